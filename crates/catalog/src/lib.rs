@@ -1,0 +1,1 @@
+//! Images as records and layers: the store on disk and its index.

@@ -1,0 +1,1 @@
+//! What a disk is: offsets, sources, extents, writers, digests, durable files.

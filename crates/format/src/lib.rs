@@ -1,0 +1,1 @@
+//! Disk image containers: probe, open, map, check, write, convert.

@@ -1,0 +1,1 @@
+//! External disk image to catalog image: identify, verify, screen, store.

@@ -1,0 +1,1 @@
+//! Builders of good and hostile images, faulty disks: for tests only.
