@@ -1,1 +1,40 @@
-//! What a disk is: offsets, sources, extents, writers, digests, durable files.
+//! What a disk is: offset types, sources and sinks of bytes, extents, writers, budgets, findings, the content
+//! digest and files that appear whole or not at all. Everything else in the workspace stands on this crate.
+//!
+//! The core is synchronous. Whatever can be called from several threads says so by taking `&self`.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+mod budget;
+pub mod digest;
+mod disk;
+mod error;
+mod finding;
+mod observe;
+mod offset;
+pub mod os;
+pub mod pipeline;
+mod source;
+mod staged;
+mod write;
+pub mod zero;
+
+pub use budget::{Budget, Cost, Limits};
+pub use disk::{Disk, Extent, ExtentKind, check_range, extents};
+pub use error::{Error, Problem, Result};
+pub use finding::{CheckSpec, Finding, Findings, GuestRange, Severity};
+pub use observe::{CancelFlag, Event, Observer, Silent, go_on};
+pub use offset::{FileOffset, GuestOffset};
+pub use source::{ByteSource, FileSource, MemorySource, Run, RunKind};
+pub use staged::{Durability, Existing, StagedFile};
+pub use write::{ByteSink, DiskWrite, Encode, Encoding, FileSink, Piece, StoreVerbatim, WriteOrder, Written};

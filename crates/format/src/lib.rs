@@ -1,1 +1,32 @@
-//! Disk image containers: probe, open, map, check, write, convert.
+//! Disk image containers: raw, qcow2, VHD. Probe, open, map, check, write, convert.
+//!
+//! A format is a row of [`FORMATS`] and a folder. Nothing outside this crate matches on a format, and nothing in
+//! it opens a file: bytes come from a [`kiln_disk::ByteSource`], a second file only from a [`Resolver`].
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+mod facts;
+mod image;
+mod options;
+mod resolver;
+mod table;
+#[allow(dead_code, reason = "fields of the formats to come")]
+mod wire;
+
+pub mod raw;
+
+pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
+pub use image::{CheckScope, Image, OpenContext, Tolerance};
+pub use options::{OptionSpec, Options};
+pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};
+pub use table::{Create, Evidence, FORMATS, Format, ProbeInput, by_name};

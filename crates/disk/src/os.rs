@@ -1,0 +1,152 @@
+//! The operating system's calls behind safe functions: holes, clones, durable directories, page-cache advice.
+//!
+//! The only module of the workspace where `unsafe` may live; rustix has spared us all of it so far.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::io::Errno;
+
+use crate::source::{Run, RunKind};
+
+/// Flags for opening what a stranger named: a FIFO must not block us.
+pub(crate) fn open_flags_nonblock() -> i32 {
+    // The two flag sets share the kernel's numbering.
+    i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0)
+}
+
+pub(crate) fn is_block_device(metadata: &Metadata) -> bool {
+    metadata.file_type().is_block_device()
+}
+
+/// Length of a block device in bytes. The cursor is ours to move: all reads are positional.
+pub(crate) fn device_len(file: &File) -> io::Result<u64> {
+    Ok(rustix::fs::seek(file, SeekFrom::End(0))?)
+}
+
+/// Whether SEEK_HOLE tells the truth about a file that somebody else may just have written.
+///
+/// OpenZFS reported holes over dirty data (openzfs/zfs#15526), and network or FUSE file systems answer for a
+/// server we do not know. Those are read in full; the local file systems below keep their map under the same
+/// lock as their pages.
+pub(crate) fn holes_are_trustworthy(file: &File) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    const F2FS: u64 = 0xf2f5_2010;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| {
+        u64::try_from(stat.f_type).is_ok_and(|magic| [EXT, XFS, BTRFS, TMPFS, F2FS].contains(&magic))
+    })
+}
+
+/// The run of data or hole at `at`, at most `rest` bytes (the rest of the file).
+pub(crate) fn run_at(file: &File, at: u64, rest: NonZeroU64) -> io::Result<Run> {
+    let data_start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(Run { kind: RunKind::Hole, len: rest }),
+        // No hole map on this file system.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Run { kind: RunKind::Data, len: rest }),
+        Err(errno) => return Err(errno.into()),
+    };
+    if let Some(len) = data_start.checked_sub(at).and_then(NonZeroU64::new) {
+        return Ok(Run { kind: RunKind::Hole, len: len.min(rest) });
+    }
+    let data_end = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+    let len = data_end.checked_sub(at).and_then(NonZeroU64::new).unwrap_or(rest);
+    Ok(Run { kind: RunKind::Data, len: len.min(rest) })
+}
+
+/// Frees a range of a file so that it reads as zeros; `false` where the file system cannot.
+///
+/// # Errors
+/// Any error but "not supported".
+pub fn punch_hole(file: &File, at: u64, len: u64) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Makes `target` share all blocks of `source` (FICLONE); `false` where the file systems cannot.
+///
+/// Only for a `source` that Kiln wrote and finished itself.
+///
+/// # Errors
+/// Any error but "not supported" and "not on one file system".
+pub fn clone_file(source: &File, target: &File) -> io::Result<bool> {
+    match rustix::fs::ioctl_ficlone(target, source) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::NOTTY) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Lets the kernel copy up to `len` bytes; returns how many it did, 0 where it cannot.
+///
+/// Only for a `source` that Kiln wrote and finished itself: the call may copy a hole where data is in flight.
+///
+/// # Errors
+/// Any error but "not supported" and "not on one file system".
+pub fn copy_range(source: &File, from: u64, target: &File, to: u64, len: u64) -> io::Result<u64> {
+    let (mut from, mut to) = (from, to);
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), len) {
+        Ok(copied) => Ok(u64::try_from(copied).unwrap_or(u64::MAX)),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOSYS) => Ok(0),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Tells the kernel that the file will be read front to back. Advice: failure is no error.
+pub fn advise_sequential(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
+}
+
+/// Drops the file's clean pages from the cache, so that the next read comes from the device.
+pub fn drop_cache(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+}
+
+/// An unnamed file in `dir`, which vanishes with its last descriptor; `None` where the file system cannot.
+pub(crate) fn unnamed_file(dir: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Gives an unnamed file a name that is not taken.
+pub(crate) fn link_unnamed(file: &File, path: &Path) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // AT_EMPTY_PATH wants a capability; the /proc way is open to everybody.
+    let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(rustix::fs::CWD, proc, rustix::fs::CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Renames without replacing: `AlreadyExists` when `to` is there.
+pub(crate) fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
+        // File systems without renameat2 flags: a hard link refuses an existing name just as well.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Makes names in `dir` durable.
+///
+/// # Errors
+/// Whatever fsync answers; the names may then be lost by a power cut.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,146 @@
+//! Writing a container: where bytes go, and the three steps that let several threads write one deterministic file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::offset::{FileOffset, GuestOffset};
+
+/// Whether a sink takes bytes anywhere or only one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOrder {
+    /// Any position, from any thread.
+    Any,
+    /// Only at or behind everything written so far; a gap becomes zeros.
+    Ascending,
+}
+
+/// Where the bytes of a new container go. Starts empty; bytes never written read as zeros.
+pub trait ByteSink: Send + Sync {
+    /// Writes all of `bytes` at byte `at`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the output is then worthless.
+    fn write_bytes(&self, at: FileOffset, bytes: &[u8]) -> Result<()>;
+
+    /// Sets the final length, at or past everything written.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn set_byte_len(&self, len: u64) -> Result<()>;
+
+    /// What order the sink can take.
+    fn order(&self) -> WriteOrder;
+}
+
+/// An open file as a sink; writes go to their place directly.
+#[derive(Debug)]
+pub struct FileSink {
+    file: File,
+    label: String,
+}
+
+impl FileSink {
+    /// Takes over a new, empty, writable file; `label` is its name in messages.
+    pub fn new(file: File, label: impl Into<String>) -> Self {
+        Self { file, label: label.into() }
+    }
+}
+
+impl ByteSink for FileSink {
+    fn write_bytes(&self, at: FileOffset, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, at.get()).map_err(|source| Error::Io {
+            operation: "write",
+            target: self.label.clone(),
+            at: Some(at),
+            source,
+        })
+    }
+
+    fn set_byte_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(|source| Error::io("set the length of", &self.label, source))
+    }
+
+    fn order(&self) -> WriteOrder {
+        WriteOrder::Any
+    }
+}
+
+/// How one granule is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// The guest bytes themselves.
+    Verbatim,
+    /// Other bytes that decode to them.
+    Encoded,
+}
+
+/// The pure, parallel step of a writer: guest bytes in, stored bytes out. Same input, same output, on any thread.
+pub trait Encode: Send + Sync {
+    /// Encodes one granule (short only at the end of the disk) by *appending* to `out`, or answers
+    /// [`Encoding::Verbatim`] and leaves `out` as it was.
+    ///
+    /// # Errors
+    /// Whatever the codec says; none is expected.
+    fn encode(&self, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding>;
+}
+
+/// An [`Encode`] that stores everything as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreVerbatim;
+
+impl Encode for StoreVerbatim {
+    fn encode(&self, _granule: &[u8], _out: &mut Vec<u8>) -> Result<Encoding> {
+        Ok(Encoding::Verbatim)
+    }
+}
+
+/// A granule that is about to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Stored length in bytes.
+    pub len: u32,
+    /// Its form.
+    pub encoding: Encoding,
+}
+
+/// A container being written, once, front to back.
+///
+/// A granule goes through three steps: [`Encode::encode`] (pure, on any thread), [`DiskWrite::place`] (in guest
+/// order, one at a time: decides the position and writes what tables became full) and the storing of its bytes at
+/// that position (by the engine, on any thread). Positions depend only on the order of the guest's bytes, so the
+/// file is the same for any number of threads.
+pub trait DiskWrite: Send {
+    /// Unit of allocation in bytes, a power of two of 512 or more. Pieces start at its multiples.
+    fn granule(&self) -> u64;
+
+    /// The parallel step.
+    fn encoder(&self) -> Arc<dyn Encode>;
+
+    /// Decides where the granule at `at` is stored. `at` grows from call to call (`write_zeroes` included);
+    /// what is skipped is zero.
+    ///
+    /// # Errors
+    /// Limits of the format, and [`Error::Io`] from writing its tables.
+    fn place(&mut self, at: GuestOffset, piece: Piece) -> Result<FileOffset>;
+
+    /// Says that `len` bytes from `at` are zeros. Writers for which absent already means zero do nothing.
+    ///
+    /// # Errors
+    /// As [`DiskWrite::place`].
+    fn write_zeroes(&mut self, at: GuestOffset, len: u64) -> Result<()>;
+
+    /// Writes the remaining tables and the final length.
+    ///
+    /// # Errors
+    /// As [`DiskWrite::place`].
+    fn finish(self: Box<Self>) -> Result<Written>;
+}
+
+/// What a finished container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Length of the container file in bytes.
+    pub byte_len: u64,
+}
