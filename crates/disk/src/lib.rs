@@ -16,6 +16,7 @@
 )]
 
 mod budget;
+pub mod chunks;
 pub mod digest;
 mod disk;
 mod error;

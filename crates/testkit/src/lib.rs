@@ -1,1 +1,5 @@
-//! Builders of good and hostile images, faulty disks: for tests only.
+//! Builders of good and hostile images, faulty disks and models: for tests only, never linked into `kiln`.
+
+mod model;
+
+pub use model::ModelDisk;

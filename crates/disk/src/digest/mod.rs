@@ -1,1 +1,21 @@
-//! The content digest of a disk.
+//! The content digest: one name for a disk's content, whatever file holds it.
+//!
+//! It is the fs-verity file digest of the flat disk (SHA-256, 64 KiB blocks, no salt), so that
+//! `fsverity digest --hash-alg=sha256 --block-size=65536 disk.raw` computes the same. Source: Linux kernel
+//! documentation, `filesystems/fsverity.rst`, "Merkle tree" and "fs-verity descriptor".
+//!
+//! Zero blocks and whole zero subtrees are constants: the cost follows the data, not the size.
+
+mod compare;
+mod job;
+mod leaves;
+mod transport;
+mod tree;
+mod value;
+
+pub use compare::{damaged_blocks, differing_ranges};
+pub use job::{DigestBuilder, DiskDigests, HashJob, hash_disk, leaf_hashes};
+pub use leaves::{LeafFile, LeafProblem, LeafWriter};
+pub use transport::hash_source;
+pub use tree::{BLOCK_LEN, BlockDigest, LeafSink, TreeBuilder, hash_block};
+pub use value::{Algorithm, ContentDigest, Digest, ParseDigestError};

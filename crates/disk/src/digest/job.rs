@@ -1,0 +1,170 @@
+//! Digests of a whole disk, hashed by all cores in one pass over its extents.
+
+use sha2::{Digest as _, Sha256};
+
+use super::tree::{BLOCK_LEN, BlockDigest, LeafSink, TreeBuilder, hash_block};
+use super::value::{Algorithm, ContentDigest, Digest};
+use crate::chunks::{Chunk, chunks};
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::observe::{Event, Observer, go_on};
+use crate::pipeline::{BufferPool, Steps, default_threads, run_ordered};
+use crate::zero::is_zero;
+
+/// Bytes that one thread takes at a time: a multiple of the block, small enough that a window of them is cheap.
+pub(crate) const CHUNK_LEN: u64 = 1 << 20;
+
+/// What to compute.
+pub struct HashJob<'a> {
+    /// Threads to use, at least one.
+    pub threads: usize,
+    /// Who keeps the leaves.
+    pub leaves: Option<&'a mut dyn LeafSink>,
+    /// Also the plain SHA-256 of the flat disk, holes included. One thread's work, however many there are.
+    pub raw: bool,
+}
+
+impl Default for HashJob<'_> {
+    fn default() -> Self {
+        Self { threads: default_threads(), leaves: None, raw: false }
+    }
+}
+
+/// The digests of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskDigests {
+    /// The content digest.
+    pub content: ContentDigest,
+    /// SHA-256 of the flat disk, when asked for.
+    pub raw: Option<Digest>,
+    /// Bytes in 64 KiB blocks that are not all zeros.
+    pub data_bytes: u64,
+}
+
+/// Hashes a disk. Only data is read; holes and zeros cost nothing (but for the raw digest).
+///
+/// # Errors
+/// Whatever reading the disk or keeping the leaves says; [`crate::Error::Cancelled`].
+pub fn hash_disk(disk: &dyn Disk, job: HashJob<'_>, observer: &dyn Observer) -> Result<DiskDigests> {
+    let disk_len = disk.disk_len();
+    let mut digests = DigestBuilder::new(disk_len, job.leaves, job.raw);
+    let pool = BufferPool::new(usize::try_from(CHUNK_LEN).unwrap_or(usize::MAX));
+    let mut walk = chunks(disk, CHUNK_LEN);
+    let threads = job.threads.max(1);
+    observer.event(Event::Started { phase: "hash", total: disk_len });
+    run_ordered(
+        threads,
+        threads.saturating_mul(4),
+        Steps {
+            next: || walk.next().transpose(),
+            work: |chunk: Chunk| {
+                go_on(observer)?;
+                let Chunk::Data { start, len } = chunk else {
+                    return Ok((chunk, None));
+                };
+                let mut buffer = pool.take();
+                let bytes = buffer.get_mut(..len).unwrap_or_default();
+                disk.read_guest(start, bytes)?;
+                Ok((chunk, Some((leaf_hashes(bytes), buffer))))
+            },
+            turn: |(chunk, hashed): (Chunk, Option<Hashed>)| {
+                match hashed {
+                    Some((leaves, buffer)) => {
+                        let bytes = buffer.get(..chunk.byte_count()).unwrap_or_default();
+                        digests.data(&leaves, bytes)?;
+                        pool.put(buffer);
+                    }
+                    None => digests.zeros(chunk.len(), observer)?,
+                }
+                observer.event(Event::Advanced { bytes: chunk.len() });
+                Ok(())
+            },
+            after: |()| Ok(()),
+        },
+    )?;
+    observer.event(Event::Finished);
+    Ok(digests.finish())
+}
+
+/// A chunk of data with its leaves, and the buffer it was read into.
+type Hashed = (Vec<Option<BlockDigest>>, Vec<u8>);
+
+/// The leaves of a run of blocks that starts at a block boundary; `None` for a block of zeros.
+#[must_use]
+pub fn leaf_hashes(bytes: &[u8]) -> Vec<Option<BlockDigest>> {
+    let block = usize::try_from(BLOCK_LEN).unwrap_or(usize::MAX);
+    bytes.chunks(block).map(|block| (!is_zero(block)).then(|| hash_block(block))).collect()
+}
+
+/// Puts leaves, in order, into the tree, to whoever keeps them, and into the raw digest.
+pub struct DigestBuilder<'a> {
+    disk_len: u64,
+    tree: TreeBuilder,
+    leaves: Option<&'a mut dyn LeafSink>,
+    raw: Option<Sha256>,
+    data_blocks: u64,
+}
+
+impl<'a> DigestBuilder<'a> {
+    /// For a disk of `disk_len` bytes.
+    pub fn new(disk_len: u64, leaves: Option<&'a mut dyn LeafSink>, raw: bool) -> Self {
+        Self {
+            disk_len,
+            tree: TreeBuilder::new(disk_len),
+            leaves,
+            raw: raw.then(Sha256::new),
+            data_blocks: 0,
+        }
+    }
+
+    /// Adds the next blocks: their leaves from [`leaf_hashes`], and their bytes for the raw digest.
+    ///
+    /// # Errors
+    /// Whatever the keeper of the leaves says.
+    pub fn data(&mut self, leaves: &[Option<BlockDigest>], bytes: &[u8]) -> Result<()> {
+        for leaf in leaves {
+            match leaf {
+                Some(digest) => {
+                    if let Some(keeper) = self.leaves.as_mut() {
+                        keeper.leaf(self.tree.pushed(), *digest)?;
+                    }
+                    self.tree.push(*digest);
+                    self.data_blocks = self.data_blocks.saturating_add(1);
+                }
+                None => self.tree.push_zeros(1),
+            }
+        }
+        if let Some(raw) = self.raw.as_mut() {
+            raw.update(bytes);
+        }
+        Ok(())
+    }
+
+    /// Adds `len` bytes of zeros: whole blocks, or all that is left of the disk.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`]: terabytes of zeros take time to hash for the raw digest.
+    pub fn zeros(&mut self, len: u64, observer: &dyn Observer) -> Result<()> {
+        self.tree.push_zeros(len.div_ceil(BLOCK_LEN));
+        let Some(raw) = self.raw.as_mut() else { return Ok(()) };
+        static ZEROS: [u8; 65_536] = [0; 65_536];
+        let mut left = len;
+        while left > 0 {
+            go_on(observer)?;
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            raw.update(ZEROS.get(..take).unwrap_or_default());
+            left = left.saturating_sub(u64::try_from(take).unwrap_or(left));
+        }
+        Ok(())
+    }
+
+    /// The digests.
+    #[must_use]
+    pub fn finish(self) -> DiskDigests {
+        DiskDigests {
+            content: self.tree.finish(),
+            raw: self.raw.and_then(|raw| Digest::new(Algorithm::Sha256, raw.finalize().to_vec())),
+            data_bytes: self.data_blocks.saturating_mul(BLOCK_LEN).min(self.disk_len),
+        }
+    }
+}
