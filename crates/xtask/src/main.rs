@@ -1,2 +1,34 @@
-//! Chores of the workspace.
-fn main() {}
+//! Chores of the workspace: `cargo xtask --help`.
+
+mod boot;
+mod failure;
+mod fixtures;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the workspace: fixtures, boots, man pages, measurements.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    Fixtures(fixtures::Arguments),
+    Boot(boot::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Fixtures(arguments) => fixtures::run(&arguments),
+        Chore::Boot(arguments) => boot::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}

@@ -1,0 +1,36 @@
+#!/bin/bash
+# Runs every gate, goes on after one that fails so that one run tells all, and closes with the test totals.
+set -uo pipefail
+cd "$(dirname "$0")/../../.."
+logs=target/ci
+rm -rf "$logs"
+mkdir -p "$logs"
+
+failed=()
+gate() {
+    local began=$SECONDS
+    echo "==> make $1"
+    make --no-print-directory "$1" </dev/null || failed+=("$1")
+    echo "<== make $1: $((SECONDS - began)) s"
+}
+
+gate setup
+# Without the tools nothing below means anything.
+[ ${#failed[@]} -eq 0 ] || { echo "error: make setup failed" >&2; exit 1; }
+for target in fixtures-check fmt-check lint test e2e doc; do gate "$target"; done
+
+# Every run of tests that was meant to happen has happened, and found tests to run.
+for log in test e2e; do
+    grep -qE '^test result: .* [1-9][0-9]* passed' "$logs/$log.log" 2>/dev/null || failed+=("$log: no test passed")
+done
+
+[ ${#failed[@]} -eq 0 ] || printf 'failed gate: %s\n' "${failed[@]}" >&2
+cat "$logs"/*.log 2>/dev/null | awk '
+    /^test result: / {
+        for (i = 2; i <= NF; i++) {
+            if ($i == "passed;") passed += $(i - 1)
+            if ($i == "failed;") failed += $(i - 1)
+        }
+    }
+    END { printf "%d passed, %d failed\n", passed, failed }'
+[ ${#failed[@]} -eq 0 ]
