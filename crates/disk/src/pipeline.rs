@@ -268,7 +268,7 @@ mod tests {
                 Steps {
                     next: numbers(500),
                     work: |n: u64| {
-                        if n % 7 == 0 {
+                        if n.is_multiple_of(7) {
                             std::thread::yield_now();
                         }
                         Ok(n * 2)

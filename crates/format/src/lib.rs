@@ -15,7 +15,10 @@
     )
 )]
 
+pub mod completeness;
 mod facts;
+mod foreign;
+mod identify;
 mod image;
 mod options;
 mod resolver;
@@ -23,10 +26,14 @@ mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
 
+pub mod transfer;
+
 pub mod raw;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
+pub use foreign::Foreign;
+pub use identify::{CHECKS, CheckReport, Choice, Identity, check, identify, judge, open, select};
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};
 pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};
-pub use table::{Create, Evidence, FORMATS, Format, ProbeInput, by_name};
+pub use table::{Create, CreateFn, Evidence, FORMATS, Format, OpenFn, ProbeInput, by_name};

@@ -31,7 +31,16 @@ impl ProbeInput<'_> {
 pub struct Evidence {
     /// In words: "magic QFI\xfb, version 3".
     pub what: String,
+    /// The container's own header is at byte 0 (the guest's first bytes are not).
+    pub at_start: bool,
 }
+
+/// Starts a container of `disk_len` bytes in an empty sink.
+pub type CreateFn =
+    fn(sink: Arc<dyn ByteSink>, disk_len: u64, options: &Options) -> Result<Box<dyn DiskWrite>>;
+
+/// Opens a container.
+pub type OpenFn = fn(source: Arc<dyn ByteSource>, context: &OpenContext) -> Result<Box<dyn Image>>;
 
 /// How a format is written.
 #[derive(Clone, Copy)]
@@ -43,9 +52,9 @@ pub struct Create {
     /// # Errors
     /// [`kiln_disk::Error::Refused`] for a length or an option value that the format cannot hold, before any byte
     /// is written.
-    pub run: fn(sink: Arc<dyn ByteSink>, disk_len: u64, options: &Options) -> Result<Box<dyn DiskWrite>>,
-    /// Whether the writer only ever writes ascending positions, so that a pipe will do.
-    pub streams: bool,
+    pub run: CreateFn,
+    /// Whether the writer, with these options, only ever writes ascending positions, so that a pipe will do.
+    pub streams: fn(options: &Options) -> bool,
 }
 
 /// One format.
@@ -64,7 +73,7 @@ pub struct Format {
     ///
     /// # Errors
     /// Everything that [`kiln_disk::Error`] can say.
-    pub open: fn(source: Arc<dyn ByteSource>, context: &OpenContext) -> Result<Box<dyn Image>>,
+    pub open: OpenFn,
     /// Writes a container, where Kiln can.
     pub create: Option<Create>,
     /// Everything that the format's check can find.

@@ -32,3 +32,8 @@ pub(crate) fn le32(structure: &[u8], at: usize) -> Option<u32> {
 pub(crate) fn le64(structure: &[u8], at: usize) -> Option<u64> {
     bytes(structure, at).map(u64::from_le_bytes)
 }
+
+/// A little-endian u16 at `at`.
+pub(crate) fn le16(structure: &[u8], at: usize) -> Option<u16> {
+    bytes(structure, at).map(u16::from_le_bytes)
+}

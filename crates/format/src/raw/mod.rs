@@ -24,7 +24,7 @@ pub static FORMAT: Format = Format {
     spec: "no structure: byte n of the file is byte n of the disk",
     probe: |_| None,
     open,
-    create: Some(Create { options: &[], run: create, streams: true }),
+    create: Some(Create { options: &[], run: create, streams: |_| true }),
     checks: &[],
 };
 
@@ -101,7 +101,7 @@ struct RawWriter {
 }
 
 /// Zeros are looked for in this unit, so holes of an output are at least this large.
-const GRANULE: u64 = 64 * 1024;
+const GRANULE: u64 = 4096;
 
 fn create(sink: Arc<dyn ByteSink>, disk_len: u64, _options: &Options) -> Result<Box<dyn DiskWrite>> {
     Ok(Box::new(RawWriter { sink, disk_len }))

@@ -1,0 +1,296 @@
+//! One container from one disk.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use kiln_disk::chunks::{Chunk, chunks};
+use kiln_disk::digest::{BlockDigest, DigestBuilder, DiskDigests, LeafSink, leaf_hashes};
+use kiln_disk::pipeline::{BufferPool, Steps, run_ordered};
+use kiln_disk::zero::is_zero;
+use kiln_disk::{
+    Budget, ByteSink, Cost, Disk, DiskWrite, Encode, Encoding, Error, Event, FileOffset, GuestOffset,
+    Observer, Piece, Result, WriteOrder, Written, go_on,
+};
+
+use crate::options::Options;
+use crate::table::Format;
+
+/// What to write from what.
+pub struct Job<'a> {
+    /// The disk to read.
+    pub disk: &'a dyn Disk,
+    /// The format to write.
+    pub format: &'static Format,
+    /// Its options.
+    pub options: &'a Options,
+    /// Threads to use, at least one.
+    pub threads: usize,
+    /// Compute the content digest on the way.
+    pub content_digest: bool,
+    /// Compute the plain SHA-256 of the flat disk on the way.
+    pub raw_digest: bool,
+    /// Who keeps the leaves of the content digest.
+    pub leaves: Option<&'a mut dyn LeafSink>,
+    /// Pays for the data produced.
+    pub budget: &'a Budget,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The container file.
+    pub written: Written,
+    /// The digests, when any was asked for.
+    pub digests: Option<DiskDigests>,
+    /// Bytes of guest data stored, before encoding; the rest of the disk is zeros that take no space.
+    pub stored_bytes: u64,
+}
+
+/// Least number of bytes that a thread takes at a time.
+const CHUNK_LEN: u64 = 1 << 20;
+/// Bytes of guest data in flight at most, as long as that leaves each thread a chunk and one to spare.
+const WINDOW_BYTES: u64 = 16 << 20;
+/// Runs of zeros inside a large granule that are worth a hole.
+const HOLE_LEN: usize = 64 << 10;
+
+/// Writes `job.disk` into `sink` as `job.format`.
+///
+/// # Errors
+/// [`Error::Refused`] for a size or option that the format cannot hold, before a byte is written; whatever reading
+/// the disk, writing the sink or keeping the leaves says; [`Error::Cancelled`].
+pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Observer) -> Result<Outcome> {
+    let disk_len = job.disk.disk_len();
+    let create = job.format.create.ok_or_else(|| Error::Unsupported {
+        code: "format.read-only",
+        feature: format!("writing {}", job.format.id),
+        hint: "choose another output format with -O",
+    })?;
+    let writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    let granule = writer.granule();
+    let chunk_len = granule.max(CHUNK_LEN);
+    let threads = job.threads.max(1);
+    let in_window = usize::try_from(WINDOW_BYTES.checked_div(chunk_len).unwrap_or(0)).unwrap_or(1);
+    let hash = job.content_digest || job.raw_digest || job.leaves.is_some();
+    let mut turn = Turn {
+        writer,
+        digests: hash.then(|| DigestBuilder::new(disk_len, job.leaves, job.raw_digest)),
+        budget: job.budget,
+        observer,
+        stored_bytes: 0,
+    };
+    let worker = Worker {
+        disk: job.disk,
+        encoder: turn.writer.encoder(),
+        granule: usize::try_from(granule).unwrap_or(usize::MAX),
+        hash,
+        input: BufferPool::new(usize::try_from(chunk_len).unwrap_or(usize::MAX)),
+        output: BufferPool::new(0),
+        sink: sink.as_ref(),
+        // A pipe takes bytes in order: they are stored in the ordered step.
+        ordered: sink.order() == WriteOrder::Ascending,
+    };
+    let mut walk = chunks(job.disk, chunk_len);
+    observer.event(Event::Started { phase: "convert", total: disk_len });
+    run_ordered(
+        threads,
+        in_window.clamp(threads.saturating_add(1), threads.saturating_mul(4).max(2)),
+        Steps {
+            next: || walk.next().transpose(),
+            work: |chunk| {
+                go_on(observer)?;
+                worker.prepare(chunk)
+            },
+            turn: |prepared: Prepared| {
+                let placed = turn.place(prepared)?;
+                if worker.ordered {
+                    worker.store(placed)?;
+                    return Ok(None);
+                }
+                Ok(Some(placed))
+            },
+            after: |placed: Option<Prepared>| placed.map_or(Ok(()), |placed| worker.store(placed)),
+        },
+    )?;
+    let Turn { writer, digests, stored_bytes, .. } = turn;
+    let written = writer.finish()?;
+    observer.event(Event::Finished);
+    Ok(Outcome { written, digests: digests.map(DigestBuilder::finish), stored_bytes })
+}
+
+/// One granule on its way.
+struct Part {
+    at: GuestOffset,
+    /// Where its stored bytes are: in `data` when verbatim, else in `encoded`.
+    range: Range<usize>,
+    encoding: Encoding,
+    /// Where they go; known after its turn.
+    to: FileOffset,
+}
+
+/// A chunk that was read, hashed and encoded.
+struct Prepared {
+    chunk: Chunk,
+    data: Vec<u8>,
+    encoded: Vec<u8>,
+    parts: Vec<Part>,
+    leaves: Vec<Option<BlockDigest>>,
+}
+
+/// The steps that run on all threads.
+struct Worker<'a> {
+    disk: &'a dyn Disk,
+    encoder: Arc<dyn Encode>,
+    granule: usize,
+    hash: bool,
+    input: BufferPool,
+    output: BufferPool,
+    sink: &'a dyn ByteSink,
+    ordered: bool,
+}
+
+impl Worker<'_> {
+    fn prepare(&self, chunk: Chunk) -> Result<Prepared> {
+        let Chunk::Data { start, len } = chunk else {
+            return Ok(Prepared {
+                chunk,
+                data: Vec::new(),
+                encoded: Vec::new(),
+                parts: Vec::new(),
+                leaves: Vec::new(),
+            });
+        };
+        let mut data = self.input.take();
+        let mut encoded = self.output.take();
+        encoded.clear();
+        let bytes = data.get_mut(..len).unwrap_or_default();
+        self.disk.read_guest(start, bytes)?;
+        let leaves = if self.hash { leaf_hashes(bytes) } else { Vec::new() };
+        let mut parts = Vec::new();
+        let mut from = 0_usize;
+        for granule in bytes.chunks(self.granule) {
+            let to = from.saturating_add(granule.len());
+            if !is_zero(granule) {
+                let before = encoded.len();
+                let encoding = self.encoder.encode(granule, &mut encoded)?;
+                let range = match encoding {
+                    Encoding::Verbatim => from..to,
+                    Encoding::Encoded => before..encoded.len(),
+                };
+                let at = start.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
+                parts.push(Part { at, range, encoding, to: FileOffset::ZERO });
+            }
+            from = to;
+        }
+        Ok(Prepared { chunk, data, encoded, parts, leaves })
+    }
+
+    /// Stores the parts, those that lie side by side in memory and in the file in one write.
+    fn store(&self, prepared: Prepared) -> Result<()> {
+        let mut parts = prepared.parts.into_iter();
+        let mut run = parts.next();
+        while let Some(mut first) = run.take() {
+            for part in parts.by_ref() {
+                let run_len = u64::try_from(first.range.len()).unwrap_or(u64::MAX);
+                if part.encoding == first.encoding
+                    && part.range.start == first.range.end
+                    && part.to == first.to.saturating_add(run_len)
+                {
+                    first.range.end = part.range.end;
+                } else {
+                    run = Some(part);
+                    break;
+                }
+            }
+            match first.encoding {
+                Encoding::Verbatim => self.store_verbatim(&prepared.data, &first)?,
+                Encoding::Encoded => {
+                    let bytes = prepared.encoded.get(first.range).unwrap_or_default();
+                    self.sink.write_bytes(first.to, bytes)?;
+                }
+            }
+        }
+        if !prepared.data.is_empty() {
+            self.input.put(prepared.data);
+        }
+        if prepared.encoded.capacity() > 0 {
+            self.output.put(prepared.encoded);
+        }
+        Ok(())
+    }
+
+    /// Granules larger than [`HOLE_LEN`] may hold runs of zeros: a new file has them already.
+    fn store_verbatim(&self, data: &[u8], part: &Part) -> Result<()> {
+        let bytes = data.get(part.range.clone()).unwrap_or_default();
+        if self.granule <= HOLE_LEN {
+            return self.sink.write_bytes(part.to, bytes);
+        }
+        let mut from = 0_usize;
+        let mut run = 0..0_usize;
+        for piece in bytes.chunks(HOLE_LEN) {
+            let to = from.saturating_add(piece.len());
+            if !is_zero(piece) {
+                if run.end != from {
+                    self.write_run(bytes, &run, part.to)?;
+                    run.start = from;
+                }
+                run.end = to;
+            }
+            from = to;
+        }
+        self.write_run(bytes, &run, part.to)
+    }
+
+    fn write_run(&self, bytes: &[u8], run: &Range<usize>, base: FileOffset) -> Result<()> {
+        let data = bytes.get(run.clone()).unwrap_or_default();
+        if data.is_empty() {
+            return Ok(());
+        }
+        let at = base.saturating_add(u64::try_from(run.start).unwrap_or(u64::MAX));
+        self.sink.write_bytes(at, data)
+    }
+}
+
+/// The ordered step.
+struct Turn<'a, 'l> {
+    writer: Box<dyn DiskWrite>,
+    digests: Option<DigestBuilder<'l>>,
+    budget: &'a Budget,
+    observer: &'a dyn Observer,
+    stored_bytes: u64,
+}
+
+impl Turn<'_, '_> {
+    fn place(&mut self, mut prepared: Prepared) -> Result<Prepared> {
+        let chunk = prepared.chunk;
+        if let Some(digests) = self.digests.as_mut() {
+            match chunk {
+                Chunk::Data { len, .. } => {
+                    digests.data(&prepared.leaves, prepared.data.get(..len).unwrap_or_default())?;
+                }
+                Chunk::Zeros { len, .. } => digests.zeros(len, self.observer)?,
+            }
+        }
+        let end = chunk.start().saturating_add(chunk.len());
+        let mut known = chunk.start();
+        for part in &mut prepared.parts {
+            self.zeroes(known, part.at)?;
+            let len = u32::try_from(part.range.len()).unwrap_or(u32::MAX);
+            part.to = self.writer.place(part.at, Piece { len, encoding: part.encoding })?;
+            let granule_end = part.at.saturating_add(self.writer.granule()).min(end);
+            let guest_len = granule_end.bytes_since(part.at).unwrap_or(0);
+            self.budget.charge(Cost::NonZeroOutput, guest_len)?;
+            self.stored_bytes = self.stored_bytes.saturating_add(guest_len);
+            known = granule_end;
+        }
+        self.zeroes(known, end)?;
+        self.observer.event(Event::Advanced { bytes: chunk.len() });
+        Ok(prepared)
+    }
+
+    fn zeroes(&mut self, from: GuestOffset, to: GuestOffset) -> Result<()> {
+        match to.bytes_since(from) {
+            None | Some(0) => Ok(()),
+            Some(len) => self.writer.write_zeroes(from, len),
+        }
+    }
+}

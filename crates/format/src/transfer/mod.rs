@@ -1,0 +1,13 @@
+//! The copy engine: any disk into any container, once, in one pass.
+//!
+//! Formats map, this moves. Chunks of the disk are read, hashed and encoded on all cores; they take their turn in
+//! guest order to be placed; their bytes are stored on all cores again. The output is the same file for any number
+//! of threads.
+
+mod engine;
+mod file;
+mod stream;
+
+pub use engine::{Job, Outcome, write_container};
+pub use file::{FilePlan, OutputProblem, read_back, stage_file, write_file};
+pub use stream::{spool_input, write_stream};
