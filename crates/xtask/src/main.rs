@@ -1,8 +1,10 @@
 //! Chores of the workspace: `cargo xtask --help`.
 
 mod boot;
+mod committed;
 mod failure;
 mod fixtures;
+mod run;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     Fixtures(fixtures::Arguments),
+    Committed(committed::Arguments),
     Boot(boot::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Fixtures(arguments) => fixtures::run(&arguments),
+        Chore::Committed(arguments) => committed::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
     };
     match outcome {
