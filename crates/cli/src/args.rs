@@ -1,0 +1,38 @@
+//! The words of the command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{check, completion, convert, inspect, map, verify};
+use crate::session::GlobalArgs;
+
+/// Import, verify, convert and keep machine images
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, max_term_width = 100, subcommand_required = true)]
+#[command(arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes:
+  0    done, or the answer is yes
+  1    judged, and the answer is no: damaged, differs, refused by a rule
+  2    the command line is wrong
+  3    could not be done: I/O, environment, unsupported
+  130  interrupted
+
+Sizes are powers of 1024: 20G is 20 GiB. Words with a slash or a dot, and words that
+are a file here, are files; other words are images of the store")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(inspect::Args),
+    #[command(visible_alias = "checksum")]
+    Verify(verify::Args),
+    Check(check::Args),
+    Convert(convert::Args),
+    Map(map::Args),
+    Completion(completion::Args),
+}

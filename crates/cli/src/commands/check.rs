@@ -1,0 +1,81 @@
+//! `kiln check`: is it fit for use?
+
+use std::path::PathBuf;
+
+use kiln_disk::Limits;
+use kiln_format::{CheckScope, Tolerance};
+use serde::Serialize;
+
+use crate::error::{Answer, Result};
+use crate::input::{Input, SourceArgs};
+use crate::judge::Judgement;
+use crate::output::{FindingRecord, Size};
+use crate::session::Session;
+
+/// Look for everything that is wrong with the structure of a disk image
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Reads headers and tables; with --data, also decodes all compressed data. Exits 1 when data is
+damaged or lost, 0 when at most space is wasted. Nothing is repaired and nothing is written.
+
+Examples:
+  kiln check disk.qcow2
+  kiln check --data --json appliance.vhd")]
+pub(crate) struct Args {
+    /// Check this file or image
+    #[arg(value_name = "FILE|IMAGE")]
+    subject: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Decode every compressed piece as well
+    #[arg(long)]
+    data: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    schema: &'static str,
+    path: &'a str,
+    format: Option<&'static str>,
+    fit: bool,
+    disk_bytes: Option<u64>,
+    file_bytes: u64,
+    findings: &'a [FindingRecord],
+}
+
+pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
+    let context = args.source.context(Tolerance::Damaged, Limits::STANDARD)?;
+    let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
+    let judgement = Judgement::of(&input, &args.source, &context, scope, &session.reporter)?;
+    session.reporter.clear();
+    let fit = !judgement.fails();
+    let record = Record {
+        schema: "kiln.check.v1",
+        path: &input.label,
+        format: judgement.format.map(|format| format.id),
+        fit,
+        disk_bytes: judgement.facts.as_ref().map(|facts| facts.disk_bytes),
+        file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
+        findings: &judgement.findings,
+    };
+    let out = &mut session.printer;
+    out.json(&record)?;
+    out.field("file", &input.label);
+    out.field("format", record.format.unwrap_or("none that Kiln reads as it stands"));
+    if let Some(bytes) = record.disk_bytes {
+        out.field("disk size", Size(bytes));
+    }
+    for line in judgement.lines() {
+        out.line(&line);
+    }
+    out.field(
+        "answer",
+        match (fit, judgement.findings.is_empty()) {
+            (true, true) => "fit: nothing found",
+            (true, false) => "fit: no data is damaged",
+            (false, _) => "not fit: see the findings above",
+        },
+    );
+    Ok(if fit { Answer::Yes } else { Answer::No })
+}

@@ -1,0 +1,194 @@
+//! `kiln inspect`: what is it?
+
+mod qemu;
+
+use std::path::PathBuf;
+
+use kiln_disk::Limits;
+use kiln_format::{Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFacts, Tolerance};
+use serde::Serialize;
+
+use crate::error::{About, Answer, CliError, Result};
+use crate::input::{Input, SourceArgs};
+use crate::output::{Align, Printer, Size, Table};
+use crate::session::Session;
+
+/// Say what a disk image is: format, sizes, references, snapshots
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Reads headers only; nothing that the image names is opened.
+
+Examples:
+  kiln inspect disk.qcow2
+  kiln inspect --json disk.vhd
+  kiln inspect --output qemu disk.qcow2    # the keys of qemu-img info --output=json")]
+pub(crate) struct Args {
+    /// Look at this file or image
+    #[arg(value_name = "FILE|IMAGE")]
+    subject: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Write the answer in this form
+    #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
+    output: Option<OutputForm>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OutputForm {
+    /// For people
+    Text,
+    /// As --json
+    Json,
+    /// With the keys of qemu-img info
+    Qemu,
+}
+
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    schema: &'static str,
+    path: &'a str,
+    /// "image" of a known format, "raw", "foreign" (not a disk image as it stands), "polyglot".
+    kind: &'static str,
+    format: Option<&'static str>,
+    evidence: Vec<String>,
+    advice: Option<&'static str>,
+    file_bytes: u64,
+    allocated_bytes: u64,
+    variant: Option<&'a str>,
+    disk_bytes: Option<u64>,
+    unit_bytes: Option<u64>,
+    compression: Option<&'static str>,
+    references: &'a [ExternalRef],
+    snapshots: &'a [SnapshotFacts],
+    details: serde_json::Map<String, serde_json::Value>,
+}
+
+pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
+    let identity = kiln_format::identify(input.file.as_ref()).about(&input.label)?;
+    let (kind, mut evidence, advice) = match &identity {
+        Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),
+        Identity::Raw { evidence } => ("raw", vec![(*evidence).to_owned()], None),
+        Identity::Foreign(foreign) => ("foreign", vec![foreign.name.to_owned()], Some(foreign.advice)),
+        Identity::Polyglot(all) => ("polyglot", all.iter().map(|name| (*name).to_owned()).collect(), None),
+    };
+    let opens = args.source.format.is_some() || args.source.as_raw.is_some();
+    let facts = if opens || matches!(kind, "image" | "raw") {
+        let context = args.source.context(Tolerance::Damaged, Limits::INSPECT)?;
+        Some(input.image(&args.source, &context)?.facts())
+    } else {
+        None
+    };
+    if args.source.as_raw.is_some() && kind != "raw" {
+        evidence.push("read as raw because --as raw says so".to_owned());
+    }
+    let record = Record {
+        schema: "kiln.inspect.v1",
+        path: &input.label,
+        kind: if args.source.as_raw.is_some() { "raw" } else { kind },
+        format: facts.as_ref().map(|facts| facts.format),
+        evidence,
+        advice,
+        file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
+        allocated_bytes: input.file.allocated_len()?,
+        variant: facts.as_ref().map(|facts| facts.variant.as_str()),
+        disk_bytes: facts.as_ref().map(|facts| facts.disk_bytes),
+        unit_bytes: facts.as_ref().and_then(|facts| facts.unit_bytes),
+        compression: facts.as_ref().and_then(|facts| facts.compression),
+        references: facts.as_ref().map_or(&[], |facts| &facts.references),
+        snapshots: facts.as_ref().map_or(&[], |facts| &facts.snapshots),
+        details: facts.as_ref().map(details_json).unwrap_or_default(),
+    };
+    match (args.output, session.printer.is_json()) {
+        (Some(OutputForm::Qemu), _) => match &facts {
+            Some(facts) => session.printer.json_always(&qemu::info(&input, facts)?)?,
+            None => {
+                return Err(CliError::cannot(
+                    "format.foreign",
+                    format!("{} is no disk image as it stands: {}", input.label, record.evidence.join(", ")),
+                    advice.unwrap_or(""),
+                ));
+            }
+        },
+        (Some(OutputForm::Json), _) | (None, true) => session.printer.json_always(&record)?,
+        _ => text(&record, facts.as_ref(), &mut session.printer),
+    }
+    // Two formats at once is a refusal; a foreign file has been named, which is what was asked.
+    Ok(if kind == "polyglot" && !opens { Answer::No } else { Answer::Yes })
+}
+
+fn text(record: &Record<'_>, facts: Option<&Facts>, out: &mut Printer) {
+    out.data_field("file", record.path);
+    match (facts, record.kind) {
+        (Some(facts), _) => out.data_field("format", format!("{}, {}", facts.format, facts.variant)),
+        (None, "polyglot") => out.data_field("format", "several at once: refused by every command"),
+        (None, _) => out.data_field("format", "none that Kiln reads as it stands"),
+    }
+    out.data_field("seen", record.evidence.join("; "));
+    if let Some(advice) = record.advice {
+        out.data_field("advice", advice);
+    }
+    if let Some(bytes) = record.disk_bytes {
+        out.data_field("disk size", Size(bytes));
+    }
+    out.data_field("file size", Size(record.file_bytes));
+    out.data_field("on disk", Size(record.allocated_bytes));
+    if let Some(bytes) = record.unit_bytes {
+        out.data_field("unit", Size(bytes));
+    }
+    if let Some(compression) = record.compression {
+        out.data_field("compression", compression);
+    }
+    for reference in record.references {
+        let format = reference.format.as_deref().unwrap_or("not declared");
+        out.data_field(reference.role.words(), format!("{} (format {format}; not opened)", reference.name));
+    }
+    for detail in facts.map_or(&[][..], |facts| &facts.details) {
+        out.data_field(&detail.name.replace('_', " "), detail_text(&detail.value));
+    }
+    if !record.snapshots.is_empty() {
+        let mut table = Table::new(&[
+            ("SNAPSHOT", Align::Left),
+            ("NAME", Align::Left),
+            ("DISK", Align::Right),
+            ("MACHINE STATE", Align::Right),
+            ("TAKEN", Align::Right),
+        ]);
+        for snapshot in record.snapshots {
+            table.row([
+                snapshot.id.clone(),
+                snapshot.name.clone(),
+                snapshot.disk_bytes.to_string(),
+                snapshot.vm_state_bytes.to_string(),
+                format!("@{}", snapshot.taken_at),
+            ]);
+        }
+        for line in table.lines() {
+            out.data(&line);
+        }
+    }
+}
+
+fn detail_text(value: &DetailValue) -> String {
+    match value {
+        DetailValue::Flag(true) => "yes".to_owned(),
+        DetailValue::Flag(false) => "no".to_owned(),
+        DetailValue::Number(number) => number.to_string(),
+        DetailValue::Text(text) => text.clone(),
+        DetailValue::List(list) if list.is_empty() => "none".to_owned(),
+        DetailValue::List(list) => list.join(", "),
+    }
+}
+
+fn details_json(facts: &Facts) -> serde_json::Map<String, serde_json::Value> {
+    facts.details.iter().map(|Detail { name, value }| ((*name).to_owned(), value_json(value))).collect()
+}
+
+fn value_json(value: &DetailValue) -> serde_json::Value {
+    match value {
+        DetailValue::Flag(flag) => (*flag).into(),
+        DetailValue::Number(number) => (*number).into(),
+        DetailValue::Text(text) => text.clone().into(),
+        DetailValue::List(list) => list.clone().into(),
+    }
+}

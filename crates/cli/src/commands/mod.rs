@@ -1,0 +1,24 @@
+//! One file a command: its words, and what it does with them.
+
+pub(crate) mod check;
+pub(crate) mod completion;
+pub(crate) mod convert;
+pub(crate) mod inspect;
+pub(crate) mod map;
+pub(crate) mod verify;
+
+use crate::args::Command;
+use crate::error::{Answer, Result};
+use crate::session::Session;
+
+/// Runs one command.
+pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
+    match command {
+        Command::Inspect(args) => inspect::run(&args, session),
+        Command::Verify(args) => verify::run(&args, session),
+        Command::Check(args) => check::run(&args, session),
+        Command::Convert(args) => convert::run(&args, session),
+        Command::Map(args) => map::run(&args, session),
+        Command::Completion(args) => completion::run(&args, session),
+    }
+}

@@ -1,0 +1,233 @@
+//! `kiln verify`: is it intact?
+
+mod expect;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use kiln_disk::digest::{
+    Algorithm, ContentDigest, Digest, DiskDigests, HashJob, LeafFile, LeafSink, LeafWriter, damaged_blocks,
+    differing_ranges, hash_disk, hash_source,
+};
+use kiln_disk::{Durability, Existing, FileSource, GuestRange, Limits, StagedFile};
+use kiln_format::{CheckScope, OpenContext, Tolerance};
+
+use self::expect::{Expected, Verdict};
+use self::report::{Against, Report};
+use crate::error::{About, Answer, CliError, Result};
+use crate::input::{Input, SourceArgs};
+use crate::judge::Judgement;
+use crate::progress::Reporter;
+use crate::session::Session;
+
+/// Say whether a disk image is intact, and print its digests
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Three digests are told apart. The content digest names the disk that a guest sees, whatever file
+holds it (fsverity digest --hash-alg=sha256 --block-size=65536 disk.raw gives the same). The file
+digest is the plain SHA-256 of the file as it is. The raw digest, on request, is the plain SHA-256
+of the flat disk, equal to sha256sum disk.raw.
+
+Examples:
+  kiln verify disk.qcow2
+  kiln verify disk.vhd --against disk.raw
+  kiln verify --raw-digest disk.qcow2
+  kiln verify disk.raw --save-leaves disk.leaves     # later: --leaves names the damaged blocks")]
+pub(crate) struct Args {
+    /// Verify this file or image
+    #[arg(value_name = "FILE|IMAGE")]
+    subject: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Compare with the disk in this file or image, whatever its format
+    #[arg(long, value_name = "OTHER")]
+    against: Option<PathBuf>,
+    /// Require this SHA-256 of the file as it is
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
+    /// Require this content digest
+    #[arg(long, value_name = "DIGEST")]
+    content_digest: Option<ContentDigest>,
+    /// Print the SHA-256 of the flat disk as well
+    #[arg(long)]
+    raw_digest: bool,
+    /// Leave out the digest of the file as it is, unless it is compared
+    #[arg(long)]
+    content_only: bool,
+    /// Compare 64 KiB blocks with this list and name those that differ
+    #[arg(long, value_name = "FILE")]
+    leaves: Option<PathBuf>,
+    /// Write the list of 64 KiB block digests to this new file
+    #[arg(long, value_name = "FILE")]
+    save_leaves: Option<PathBuf>,
+    /// Use this many threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    let expected = Expected::of(args)?;
+    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
+    let report = verify_file(args, &input, &expected, &session.reporter)?;
+    session.reporter.clear();
+    let answer = if report.intact() { Answer::Yes } else { Answer::No };
+    report.print(&mut session.printer)?;
+    Ok(answer)
+}
+
+fn verify_file(args: &Args, input: &Input, expected: &Expected, reporter: &Reporter) -> Result<Report> {
+    let transport = transport_digests(args, input, expected, reporter)?;
+    let context = args.source.context(Tolerance::Damaged, Limits::STANDARD)?;
+    let mut judgement = Judgement::of(input, &args.source, &context, CheckScope::Metadata, reporter)?;
+    let digests = if judgement.fails() {
+        None
+    } else {
+        match hash_file(args, input, reporter)? {
+            Ok(digests) => Some(digests),
+            Err(error) => {
+                judgement.absorb(error).about(&input.label)?;
+                let whole = Judgement::of(input, &args.source, &context, CheckScope::Data, reporter)?;
+                judgement = whole.or_keep(judgement);
+                None
+            }
+        }
+    };
+    input.file.confirm_unchanged()?;
+    let mut verdicts = expected.judge(&transport, digests.as_ref());
+    let mut damaged = Vec::new();
+    if let Some(leaves) = &expected.leaves {
+        let same = digests.as_ref().is_some_and(|digests| digests.content == leaves.content());
+        verdicts.push(Verdict {
+            what: "content",
+            given_by: leaves_name(args),
+            expected: leaves.content().to_string(),
+            found: digests.as_ref().map(|digests| digests.content.to_string()),
+        });
+        if !same {
+            damaged = damage(args, input, leaves, &context, reporter)?;
+        }
+    }
+    let against = match &args.against {
+        Some(other) => Some(compare(args, input, digests.as_ref(), other, reporter)?),
+        None => None,
+    };
+    Ok(Report {
+        path: input.label.clone(),
+        file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
+        judgement,
+        digests,
+        transport,
+        verdicts,
+        damaged,
+        against,
+    })
+}
+
+fn leaves_name(args: &Args) -> String {
+    format!("--leaves {}", args.leaves.as_deref().unwrap_or(Path::new("")).display())
+}
+
+/// Digests of the file as it is: SHA-256, and what else is compared.
+fn transport_digests(
+    args: &Args,
+    input: &Input,
+    expected: &Expected,
+    reporter: &Reporter,
+) -> Result<Vec<Digest>> {
+    let mut algorithms = expected.transport_algorithms();
+    if !args.content_only && !algorithms.contains(&Algorithm::Sha256) {
+        algorithms.insert(0, Algorithm::Sha256);
+    }
+    if algorithms.is_empty() {
+        return Ok(Vec::new());
+    }
+    hash_source(input.file.as_ref(), &algorithms, reporter).about(&input.label)
+}
+
+/// The digests of the disk; the inner result is what the library said of the file.
+fn hash_file(
+    args: &Args,
+    input: &Input,
+    reporter: &Reporter,
+) -> Result<std::result::Result<DiskDigests, kiln_disk::Error>> {
+    let context = args.source.context(Tolerance::Strict, Limits::STANDARD)?;
+    let image = match kiln_format::open(input.source(), args.source.choice()?, &context) {
+        Ok(image) => image,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(path) = &args.save_leaves else {
+        return Ok(hash_disk(image.as_ref(), job(args, None), reporter));
+    };
+    let staged = StagedFile::beside(path)?;
+    let out = staged
+        .file()
+        .try_clone()
+        .map_err(|source| CliError::from(kiln_disk::Error::io("open", path.display().to_string(), source)))?;
+    let mut writer = LeafWriter::new(std::io::BufWriter::new(out), image.disk_len())?;
+    match hash_disk(image.as_ref(), job(args, Some(&mut writer)), reporter) {
+        Ok(digests) => {
+            writer.finish(&digests.content)?;
+            staged.commit(Existing::Keep, Durability::Synced)?;
+            Ok(Ok(digests))
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+fn job<'a>(args: &Args, leaves: Option<&'a mut dyn LeafSink>) -> HashJob<'a> {
+    let threads = args.threads.map_or_else(kiln_disk::pipeline::default_threads, usize::from);
+    HashJob { threads, leaves, raw: args.raw_digest }
+}
+
+/// The blocks that differ from the list. A file that cannot even be opened has no blocks to name: all of it is bad.
+fn damage(
+    args: &Args,
+    input: &Input,
+    leaves: &LeafFile,
+    context: &OpenContext,
+    reporter: &Reporter,
+) -> Result<Vec<GuestRange>> {
+    match kiln_format::open(input.source(), args.source.choice()?, context) {
+        Ok(image) => damaged_blocks(image.as_ref(), leaves, reporter).about(&input.label),
+        Err(kiln_disk::Error::Io { operation, target, at, source }) => {
+            Err(kiln_disk::Error::Io { operation, target, at, source }.into())
+        }
+        Err(_) => Ok(vec![GuestRange { start: kiln_disk::GuestOffset::ZERO, len: leaves.disk_len() }]),
+    }
+}
+
+/// Compares the disk with the one in another file.
+fn compare(
+    args: &Args,
+    input: &Input,
+    digests: Option<&DiskDigests>,
+    other: &Path,
+    reporter: &Reporter,
+) -> Result<Against> {
+    let other = Input::open_or_stdin(other, None, reporter)?;
+    let open = SourceArgs { allow_backing: args.source.allow_backing.clone(), ..SourceArgs::default() };
+    let context = open.context(Tolerance::Strict, Limits::STANDARD)?;
+    let image = other.image(&open, &context)?;
+    let found = hash_disk(image.as_ref(), job(args, None), reporter).about(&other.label)?;
+    let mut against = Against {
+        path: other.label.clone(),
+        format: image.format().id,
+        disk_bytes: image.disk_len(),
+        content: found.content,
+        same: digests.is_some_and(|digests| digests.content == found.content),
+        differing: Vec::new(),
+    };
+    if !against.same && digests.is_some() {
+        let context = args.source.context(Tolerance::Strict, Limits::STANDARD)?;
+        let mine = input.image(&args.source, &context)?;
+        against.differing = differing_ranges(mine.as_ref(), image.as_ref(), reporter)?;
+    }
+    other.file.confirm_unchanged()?;
+    Ok(against)
+}
+
+/// Reads a list of block digests.
+fn read_leaves(path: &Path) -> Result<LeafFile> {
+    let source = FileSource::open(path)?;
+    LeafFile::read(&source).about(&path.display().to_string())
+}

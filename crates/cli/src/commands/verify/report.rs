@@ -1,0 +1,216 @@
+//! The answer of `verify`.
+
+use kiln_disk::GuestRange;
+use kiln_disk::digest::{ContentDigest, Digest, DiskDigests};
+use serde::Serialize;
+
+use super::expect::Verdict;
+use crate::error::Result;
+use crate::judge::Judgement;
+use crate::output::{FindingRecord, Printer, RangeRecord, ShortSize, Size};
+
+/// How many ranges text shows; JSON has all.
+const RANGES_SHOWN: usize = 64;
+
+/// Everything that was found out.
+pub(super) struct Report {
+    pub(super) path: String,
+    pub(super) file_bytes: u64,
+    pub(super) judgement: Judgement,
+    pub(super) digests: Option<DiskDigests>,
+    pub(super) transport: Vec<Digest>,
+    pub(super) verdicts: Vec<Verdict>,
+    /// Blocks that differ from a list of block digests.
+    pub(super) damaged: Vec<GuestRange>,
+    pub(super) against: Option<Against>,
+}
+
+/// The comparison with another disk.
+pub(super) struct Against {
+    pub(super) path: String,
+    pub(super) format: &'static str,
+    pub(super) disk_bytes: u64,
+    pub(super) content: ContentDigest,
+    pub(super) same: bool,
+    pub(super) differing: Vec<GuestRange>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    schema: &'static str,
+    path: &'a str,
+    intact: bool,
+    format: Option<&'static str>,
+    disk_bytes: Option<u64>,
+    file_bytes: u64,
+    /// Bytes in 64 KiB blocks that are not all zeros.
+    data_bytes: Option<u64>,
+    content_digest: Option<ContentDigest>,
+    raw_digest: Option<&'a Digest>,
+    file_digests: &'a [Digest],
+    comparisons: Vec<VerdictRecord<'a>>,
+    findings: &'a [FindingRecord],
+    damaged: Vec<RangeRecord>,
+    against: Option<AgainstRecord<'a>>,
+}
+
+#[derive(Serialize)]
+struct VerdictRecord<'a> {
+    digest: &'static str,
+    given_by: &'a str,
+    expected: &'a str,
+    found: Option<&'a str>,
+    matches: bool,
+}
+
+#[derive(Serialize)]
+struct AgainstRecord<'a> {
+    path: &'a str,
+    format: &'static str,
+    disk_bytes: u64,
+    content_digest: ContentDigest,
+    same: bool,
+    differing: Vec<RangeRecord>,
+}
+
+impl Report {
+    /// The answer.
+    pub(super) fn intact(&self) -> bool {
+        self.digests.is_some()
+            && !self.judgement.fails()
+            && self.damaged.is_empty()
+            && self.verdicts.iter().all(Verdict::matches)
+            && self.against.as_ref().is_none_or(|against| against.same)
+    }
+
+    pub(super) fn print(&self, out: &mut Printer) -> Result<()> {
+        out.json(&self.record())?;
+        out.field("file", &self.path);
+        let facts = self.judgement.facts.as_ref();
+        match facts {
+            Some(facts) => {
+                out.field("format", format!("{}, {}", facts.format, facts.variant));
+                out.field("disk size", Size(facts.disk_bytes));
+            }
+            None => out.field("format", "none that Kiln reads as it stands"),
+        }
+        if let Some(digests) = &self.digests {
+            out.data_field("content", digests.content);
+            if let Some(raw) = &digests.raw {
+                out.data_field("raw", raw);
+            }
+        }
+        for digest in &self.transport {
+            out.data_field("file digest", digest);
+        }
+        for verdict in &self.verdicts {
+            if verdict.matches() {
+                out.field("matches", format!("{} digest of {}", verdict.what, verdict.given_by));
+            } else {
+                out.field("DIFFERS", format!("{} digest of {}", verdict.what, verdict.given_by));
+                out.field("", format!("expected {}", verdict.expected));
+                out.field(
+                    "",
+                    format!("found    {}", verdict.found.as_deref().unwrap_or("none: it cannot be read")),
+                );
+            }
+        }
+        for line in self.judgement.lines() {
+            out.line(&line);
+        }
+        print_ranges(out, "DAMAGED", &self.damaged);
+        if let Some(against) = &self.against {
+            self.print_against(against, out);
+        }
+        out.field("answer", self.answer());
+        Ok(())
+    }
+
+    fn print_against(&self, against: &Against, out: &mut Printer) {
+        out.field("against", format!("{} ({})", against.path, against.format));
+        if against.same {
+            out.field("", format!("same disk, {}", against.content));
+            return;
+        }
+        out.field("", format!("content {}", against.content));
+        if let Some(facts) = &self.judgement.facts
+            && facts.disk_bytes != against.disk_bytes
+        {
+            out.field(
+                "DIFFERS",
+                format!("disk size: {} bytes here, {} there", facts.disk_bytes, against.disk_bytes),
+            );
+        }
+        print_ranges(out, "DIFFERS", &against.differing);
+    }
+
+    fn answer(&self) -> &'static str {
+        let differs = self.against.as_ref().is_some_and(|against| !against.same);
+        match (self.intact(), &self.digests) {
+            (true, _) if self.against.is_some() => "intact, and the same disk",
+            (true, _) if self.verdicts.is_empty() => "intact: the structure is sound",
+            (true, _) => "intact: the structure is sound and the digests match",
+            (false, None) => "NOT intact: see the findings above",
+            (false, Some(_)) if !self.damaged.is_empty() => "NOT intact: the blocks above differ",
+            (false, Some(_)) if differs => "NOT the same disk",
+            (false, Some(_)) if self.judgement.fails() => "NOT intact: see the findings above",
+            (false, Some(_)) => "NOT intact: it is not what was expected",
+        }
+    }
+
+    fn record(&self) -> Record<'_> {
+        let facts = self.judgement.facts.as_ref();
+        Record {
+            schema: "kiln.verify.v1",
+            path: &self.path,
+            intact: self.intact(),
+            format: self.judgement.format.map(|format| format.id),
+            disk_bytes: facts.map(|facts| facts.disk_bytes),
+            file_bytes: self.file_bytes,
+            data_bytes: self.digests.as_ref().map(|digests| digests.data_bytes),
+            content_digest: self.digests.as_ref().map(|digests| digests.content),
+            raw_digest: self.digests.as_ref().and_then(|digests| digests.raw.as_ref()),
+            file_digests: &self.transport,
+            comparisons: self
+                .verdicts
+                .iter()
+                .map(|verdict| VerdictRecord {
+                    digest: verdict.what,
+                    given_by: &verdict.given_by,
+                    expected: &verdict.expected,
+                    found: verdict.found.as_deref(),
+                    matches: verdict.matches(),
+                })
+                .collect(),
+            findings: &self.judgement.findings,
+            damaged: self.damaged.iter().map(|range| (*range).into()).collect(),
+            against: self.against.as_ref().map(|against| AgainstRecord {
+                path: &against.path,
+                format: against.format,
+                disk_bytes: against.disk_bytes,
+                content_digest: against.content,
+                same: against.same,
+                differing: against.differing.iter().map(|range| (*range).into()).collect(),
+            }),
+        }
+    }
+}
+
+fn print_ranges(out: &mut Printer, word: &str, ranges: &[GuestRange]) {
+    for range in ranges.iter().take(RANGES_SHOWN) {
+        let end = range.start.saturating_add(range.len);
+        out.field(
+            word,
+            format!(
+                "disk bytes {} to {} ({}, from {})",
+                range.start.get(),
+                end.get(),
+                ShortSize(range.len),
+                range.start
+            ),
+        );
+    }
+    if let Some(rest) = ranges.len().checked_sub(RANGES_SHOWN).filter(|rest| *rest > 0) {
+        out.field("", format!("and {rest} more ranges; --json lists all"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Opening what the command line names: a file, or `-` for standard input.
+
+pub(crate) mod spool;
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits};
+use kiln_format::transfer::spool_input;
+use kiln_format::{AllowList, Choice, Format, Image, OpenContext, Resolved, Tolerance};
+
+use crate::error::{About, CliError, Result};
+use crate::progress::Reporter;
+
+/// How to read the source.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SourceArgs {
+    /// Require this input format; anything else is refused
+    #[arg(short = 'f', long = "format", value_name = "FORMAT", conflicts_with = "as_raw")]
+    pub(crate) format: Option<String>,
+    /// Take the file's bytes as the disk, whatever they look like
+    #[arg(long = "as", value_name = "FORM")]
+    pub(crate) as_raw: Option<TakenAs>,
+    /// Allow the image to use another file: NAME as the image spells it, PATH where it is
+    ///
+    /// Nothing that an image names is opened otherwise. The format of the other file is the one that the image
+    /// declares; say NAME=PATH,format=FORMAT where it declares none. May be given several times.
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) allow_backing: Vec<String>,
+}
+
+/// What a file can be taken as against its looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TakenAs {
+    /// The bytes are the disk
+    Raw,
+}
+
+/// A file that is open for reading, before its format is known.
+pub(crate) struct Input {
+    /// The descriptor that everything goes through.
+    pub(crate) file: Arc<FileSource>,
+    /// Its name in messages.
+    pub(crate) label: String,
+}
+
+impl Input {
+    /// Opens a file.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let label = path.display().to_string();
+        let file = FileSource::open(path).about(&label)?;
+        Ok(Self { file: Arc::new(file), label })
+    }
+
+    /// Takes standard input: as it is when it is a file, else by way of an unnamed file in `spool_dir`.
+    pub(crate) fn stdin(spool_dir: Option<&Path>, reporter: &Reporter) -> Result<Self> {
+        let label = "standard input".to_owned();
+        let stdin = std::io::stdin();
+        let copy = stdin.as_fd().try_clone_to_owned();
+        let file = File::from(copy.map_err(|source| DiskError::io("open", &label, source))?);
+        let kind = file.metadata().map_err(|source| DiskError::io("stat", &label, source))?.file_type();
+        let source = if kind.is_file() {
+            FileSource::from_file(file, &label)?
+        } else if kind.is_dir() {
+            return Err(CliError::cannot("source.kind", "standard input is a directory", ""));
+        } else if stdin.is_terminal() {
+            return Err(CliError::usage(
+                "usage.terminal",
+                "standard input is a terminal",
+                "send an image through a pipe, or name a file",
+            ));
+        } else {
+            let spool_dir = spool_dir.map_or_else(spool::default_dir, Path::to_owned);
+            let mut pipe = spool::PatientPipe::new(file);
+            spool_input(&mut pipe, &spool_dir, u64::MAX, reporter)?
+        };
+        Ok(Self { file: Arc::new(source), label })
+    }
+
+    /// `path`, or standard input for `-`.
+    pub(crate) fn open_or_stdin(path: &Path, spool_dir: Option<&Path>, reporter: &Reporter) -> Result<Self> {
+        if is_dash(path) { Self::stdin(spool_dir, reporter) } else { Self::open(path) }
+    }
+
+    /// The source for the libraries.
+    pub(crate) fn source(&self) -> Arc<dyn ByteSource> {
+        Arc::clone(&self.file) as Arc<dyn ByteSource>
+    }
+
+    /// Opens the container.
+    pub(crate) fn image(&self, args: &SourceArgs, context: &OpenContext) -> Result<Box<dyn Image>> {
+        kiln_format::open(self.source(), args.choice()?, context).about(&self.label)
+    }
+}
+
+impl SourceArgs {
+    /// What the format library is to do about the format.
+    pub(crate) fn choice(&self) -> Result<Choice> {
+        Ok(match (&self.format, self.as_raw) {
+            (_, Some(TakenAs::Raw)) => Choice::AsRaw,
+            (Some(name), None) => Choice::Declared(format_named(name)?),
+            (None, None) => Choice::Detect,
+        })
+    }
+
+    /// What an open may use.
+    pub(crate) fn context(&self, tolerance: Tolerance, limits: Limits) -> Result<OpenContext> {
+        let mut context = OpenContext::new();
+        context.tolerance = tolerance;
+        context.budget = Arc::new(Budget::new(limits));
+        if !self.allow_backing.is_empty() {
+            let mut allowed = AllowList::default();
+            for entry in &self.allow_backing {
+                let (name, path, format) = parse_allowed(entry)?;
+                let source = Input::open(&path)?.source();
+                allowed.allow(name, Resolved { source, format });
+            }
+            context.resolver = Arc::new(allowed);
+        }
+        Ok(context)
+    }
+}
+
+/// Whether the word is `-`.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// The row of a format by the name a user typed.
+pub(crate) fn format_named(name: &str) -> Result<&'static Format> {
+    kiln_format::by_name(name).ok_or_else(|| {
+        let known: Vec<&str> = kiln_format::FORMATS.iter().map(|format| format.id).collect();
+        CliError::usage(
+            "usage.format",
+            format!("no format is called {name:?}"),
+            format!("known formats: {}", known.join(", ")),
+        )
+    })
+}
+
+/// `NAME=PATH[,format=FORMAT]`.
+fn parse_allowed(entry: &str) -> Result<(String, PathBuf, Option<&'static Format>)> {
+    let bad = || {
+        CliError::usage(
+            "usage.allow-backing",
+            format!("--allow-backing {entry:?} is not NAME=PATH"),
+            "write the name as the image spells it, then = and the path: --allow-backing base.img=./base.img",
+        )
+    };
+    let (entry_without, format) = match entry.rsplit_once(",format=") {
+        Some((rest, name)) => (rest, Some(format_named(name)?)),
+        None => (entry, None),
+    };
+    let (name, path) = entry_without.split_once('=').ok_or_else(bad)?;
+    if name.is_empty() || path.is_empty() {
+        return Err(bad());
+    }
+    Ok((name.to_owned(), path.into(), format))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_references_are_split_at_the_first_equals_sign() {
+        let (name, path, format) = parse_allowed("base.img=/a/b=c").unwrap();
+        assert_eq!((name.as_str(), path, format.is_none()), ("base.img", PathBuf::from("/a/b=c"), true));
+        let (_, path, format) = parse_allowed("b=c,format=raw").unwrap();
+        assert_eq!((path, format.unwrap().id), (PathBuf::from("c"), "raw"));
+        for bad in ["base.img", "=x", "x="] {
+            assert_eq!(parse_allowed(bad).unwrap_err().code(), "usage.allow-backing");
+        }
+        assert_eq!(parse_allowed("a=b,format=zip").unwrap_err().code(), "usage.format");
+    }
+}
