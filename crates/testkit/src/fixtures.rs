@@ -1,6 +1,6 @@
 //! Large fixtures: built by the recipes in `fixtures/recipes`, kept outside the repository.
 //!
-//! A fixture is one file in the cache directory, named by the hash of its recipe, so a changed recipe is
+//! A fixture is one file or directory in the cache, named by the hash of its recipe, so a changed recipe is
 //! a new file and two checkouts never disturb each other. It appears complete or not at all.
 
 use std::ffi::OsStr;
@@ -20,6 +20,9 @@ pub enum Fixture {
     Debian12,
     /// 128 MiB disk: GPT, one ext4 with some ten MiB of fixed files. No root needed, a second to build.
     Small,
+    /// Directory of the sample images of QEMU's own test suite, from Debian's source package of QEMU. Which
+    /// they are and what they hold: `fixtures/qemu-samples.json`.
+    QemuSamples,
 }
 
 /// Why a fixture cannot be had.
@@ -66,7 +69,7 @@ impl std::error::Error for FixtureError {
 
 impl Fixture {
     /// Every fixture, cheapest first.
-    pub const ALL: [Self; 2] = [Self::Small, Self::Debian12];
+    pub const ALL: [Self; 3] = [Self::Small, Self::QemuSamples, Self::Debian12];
 
     /// The name it is asked for by.
     #[must_use]
@@ -74,6 +77,7 @@ impl Fixture {
         match self {
             Self::Debian12 => "debian-12",
             Self::Small => "small",
+            Self::QemuSamples => "qemu-samples",
         }
     }
 
@@ -82,10 +86,12 @@ impl Fixture {
         match self {
             Self::Debian12 => &["debian-12.sh", "apt-env.sh"],
             Self::Small => &["small.sh"],
+            Self::QemuSamples => &["qemu-samples.sh", "apt-env.sh"],
         }
     }
 
-    /// Where the fixture is or will be: `<cache>/<name>.<first 16 hex digits of the recipe's hash>.raw`.
+    /// Where the fixture is or will be: `<cache>/<name>.<first 16 hex digits of the recipe's hash>`,
+    /// with `.raw` behind it when it is a disk.
     ///
     /// # Errors
     /// [`FixtureError::NoCache`], or [`FixtureError::Io`] when a recipe cannot be read.
@@ -96,7 +102,8 @@ impl Fixture {
             hash.update(fs::read(&path).map_err(|source| FixtureError::Io { path, source })?);
         }
         let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Ok(cache_dir()?.join(format!("{}.{digest}.raw", self.name())))
+        let suffix = if self == Self::QemuSamples { "" } else { ".raw" };
+        Ok(cache_dir()?.join(format!("{}.{digest}{suffix}", self.name())))
     }
 
     /// The path of the fixture, built first when absent. Concurrent callers wait for one build.
@@ -121,13 +128,13 @@ fn build_once(path: &Path, script: &Path) -> Result<(), FixtureError> {
     };
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(io_at(dir))?;
-    let lock_path = path.with_extension("lock");
+    let lock_path = beside(path, ".lock");
     let lock = File::create(&lock_path).map_err(io_at(&lock_path))?;
     lock.lock().map_err(io_at(&lock_path))?;
     if path.exists() {
         return Ok(());
     }
-    let temporary = path.with_extension("partial");
+    let temporary = beside(path, ".partial");
     let status = Command::new("bash")
         .args([script.as_os_str(), temporary.as_os_str()] as [&OsStr; 2])
         .stdin(Stdio::null())
@@ -135,8 +142,8 @@ fn build_once(path: &Path, script: &Path) -> Result<(), FixtureError> {
         .status()
         .map_err(io_at(script))?;
     if !status.success() {
-        // The failure is the news; a left-over is overwritten by the next build.
-        let _ = fs::remove_file(&temporary);
+        // The failure is the news; what is left over, the next build removes.
+        let _ = if temporary.is_dir() { fs::remove_dir_all(&temporary) } else { fs::remove_file(&temporary) };
         return Err(FixtureError::Recipe { script: script.to_owned(), status });
     }
     // Nothing may change the fixture: a test that tries is told.
@@ -144,6 +151,13 @@ fn build_once(path: &Path, script: &Path) -> Result<(), FixtureError> {
     permissions.set_readonly(true);
     fs::set_permissions(&temporary, permissions).map_err(io_at(&temporary))?;
     fs::rename(&temporary, path).map_err(io_at(path))
+}
+
+/// `path` with `suffix` put behind its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The directory that keeps fixtures between runs: `$KILN_FIXTURE_CACHE`, else `kiln-fixtures` in
@@ -188,7 +202,7 @@ mod tests {
         let left: Vec<_> = fs::read_dir(&dir)
             .expect("the directory is read")
             .map(|entry| entry.expect("an entry").file_name())
-            .filter(|name| name != "recipe.sh" && name != "disk.lock")
+            .filter(|name| name != "recipe.sh" && name != "disk.raw.lock")
             .collect();
         fs::remove_dir_all(&dir).expect("the scratch directory is removed");
         assert!(matches!(error, FixtureError::Recipe { status, .. } if status.code() == Some(9)));

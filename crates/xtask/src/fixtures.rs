@@ -6,10 +6,10 @@ use kiln_testkit::fixtures::Fixture;
 
 use crate::failure::{Failure, Outcome, say};
 
-/// Build the large fixtures (Debian disk, small disk) that are not in the cache, and print their paths.
+/// Build the large fixtures that are not in the cache, and print their paths.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only these: `debian-12`, `small`.
+    /// Only these: `debian-12`, `small`, `qemu-samples`.
     names: Vec<String>,
     /// Print the paths without building anything.
     #[arg(long)]

@@ -1,9 +1,11 @@
 //! Chores of the workspace: `cargo xtask --help`.
 
+mod bench;
 mod boot;
 mod committed;
 mod failure;
 mod fixtures;
+mod qemu_samples;
 mod run;
 
 use std::process::ExitCode;
@@ -22,14 +24,18 @@ struct Arguments {
 enum Chore {
     Fixtures(fixtures::Arguments),
     Committed(committed::Arguments),
+    QemuSamples(qemu_samples::Arguments),
     Boot(boot::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Fixtures(arguments) => fixtures::run(&arguments),
         Chore::Committed(arguments) => committed::run(&arguments),
+        Chore::QemuSamples(arguments) => qemu_samples::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

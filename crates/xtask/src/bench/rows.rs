@@ -1,0 +1,193 @@
+//! The jobs that are measured, as data: what Kiln runs, what its peer runs, and the figure to reach.
+//!
+//! The lines run in the bench directory, where `disk.raw`, `disk.qcow2`, `zlib.qcow2`, `zstd.qcow2`,
+//! `disk.vhd`, `small8g.qcow2` and `huge64t.qcow2` hold the same disk. `$KILN` is the release binary. A job
+//! writes `out` (and `store`), which are removed before each run and not while the clock runs.
+
+/// What a figure is held against.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    /// Our time by the peer's.
+    Ratio(f64),
+    /// Our time, in milliseconds.
+    Milliseconds(f64),
+}
+
+/// One job.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) job: String,
+    pub(super) kiln: String,
+    /// Lines that do the peer's job; the fastest in a trial is measured. Empty: no peer.
+    pub(super) peers: Vec<String>,
+    pub(super) target: Target,
+}
+
+/// A conversion: name, our source and arguments, the peer's arguments, target format for `compare`, figure.
+struct Conversion {
+    job: &'static str,
+    source: &'static str,
+    source_format: &'static str,
+    ours: &'static str,
+    peer: &'static [&'static str],
+    result_format: &'static str,
+    ratio: f64,
+}
+
+/// The two ways qemu-img is fastest at, depending on the job; each trial picks the better one.
+const PLAIN: &[&str] = &["-O qcow2", "-O qcow2 -m 16 -W"];
+const RAW: &[&str] = &["-O raw", "-O raw -m 16 -W"];
+const VHD: &[&str] =
+    &["-O vpc -o subformat=dynamic,force_size=on", "-O vpc -o subformat=dynamic,force_size=on -m 16 -W"];
+
+const CONVERSIONS: &[Conversion] = &[
+    Conversion {
+        job: "raw → qcow2",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O qcow2",
+        peer: PLAIN,
+        result_format: "qcow2",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "qcow2 → raw",
+        source: "disk.qcow2",
+        source_format: "qcow2",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "raw → VHD",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O vhd -o subformat=dynamic",
+        peer: VHD,
+        result_format: "vpc",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "qcow2 zlib → raw",
+        source: "zlib.qcow2",
+        source_format: "qcow2",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
+        ratio: 0.5,
+    },
+    Conversion {
+        job: "qcow2 zstd → raw",
+        source: "zstd.qcow2",
+        source_format: "qcow2",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
+        ratio: 0.5,
+    },
+    Conversion {
+        job: "raw → qcow2 zlib",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O qcow2 -c -o compression_type=zlib",
+        peer: &["-O qcow2 -c -m 16 -W"],
+        result_format: "qcow2",
+        ratio: 0.45,
+    },
+    Conversion {
+        job: "raw → qcow2 zstd",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O qcow2 -c -o compression_type=zstd",
+        peer: &["-O qcow2 -c -m 16 -W -o compression_type=zstd"],
+        result_format: "qcow2",
+        ratio: 0.5,
+    },
+];
+
+impl Conversion {
+    /// The weak promise: written, neither synced nor read back.
+    fn weak(&self) -> Row {
+        Row {
+            job: format!("{}, written only", self.job),
+            kiln: format!("\"$KILN\" convert {} out {} --no-sync --no-verify", self.source, self.ours),
+            peers: self.peer.iter().map(|flags| self.qemu(flags)).collect(),
+            target: Target::Ratio(self.ratio),
+        }
+    }
+
+    /// The default promise: synced, and read back against the source.
+    fn proven(&self) -> Row {
+        let compare = format!(
+            "qemu-img compare -f {} -F {} {} out",
+            self.source_format, self.result_format, self.source
+        );
+        Row {
+            job: format!("{}, synced and compared", self.job),
+            kiln: format!("\"$KILN\" convert {} out {}", self.source, self.ours),
+            peers: self
+                .peer
+                .iter()
+                .map(|flags| format!("{}; sync out; {compare}", self.qemu(flags)))
+                .collect(),
+            target: Target::Ratio(self.ratio),
+        }
+    }
+
+    fn qemu(&self, flags: &str) -> String {
+        format!("qemu-img convert -f {} {flags} {} out", self.source_format, self.source)
+    }
+}
+
+/// All rows of the main table.
+pub(super) fn all() -> Vec<Row> {
+    let mut rows: Vec<Row> = CONVERSIONS.iter().flat_map(|job| [job.weak(), job.proven()]).collect();
+    for (source, name) in [("disk.raw", "raw"), ("disk.qcow2", "qcow2")] {
+        for (peer, line) in [
+            ("sha256sum", "sha256sum disk.raw"),
+            ("fsverity digest", "fsverity digest --hash-alg=sha256 --block-size=65536 disk.raw"),
+        ] {
+            rows.push(Row {
+                job: format!("content digest of {name}, against {peer} of the raw file"),
+                kiln: format!("\"$KILN\" verify {source} --json"),
+                peers: vec![line.to_owned()],
+                target: Target::Ratio(0.1),
+            });
+        }
+    }
+    rows.push(Row {
+        job: "import of a raw file, against convert, sync and sha256sum".to_owned(),
+        kiln: "\"$KILN\" import disk.raw --name bench:1 --store store".to_owned(),
+        peers: PLAIN
+            .iter()
+            .map(|flags| format!("qemu-img convert -f raw {flags} disk.raw out; sync out; sha256sum out"))
+            .collect(),
+        target: Target::Ratio(1.2),
+    });
+    for file in ["disk.raw", "disk.qcow2", "zlib.qcow2", "zstd.qcow2", "disk.vhd", "huge64t.qcow2"] {
+        rows.push(Row {
+            job: format!("inspect {file}"),
+            kiln: format!("\"$KILN\" inspect {file} --json"),
+            peers: Vec::new(),
+            target: Target::Milliseconds(30.0),
+        });
+    }
+    rows
+}
+
+/// The same work on 64 TiB and on 8 GiB with the same data: ours against ours.
+pub(super) fn scaling() -> Vec<Row> {
+    [
+        ("inspect", "\"$KILN\" inspect FILE --json"),
+        ("content digest", "\"$KILN\" verify FILE --json"),
+        ("convert to qcow2", "\"$KILN\" convert FILE out -O qcow2"),
+    ]
+    .map(|(job, line)| Row {
+        job: format!("{job}: 64 TiB against 8 GiB, same data"),
+        kiln: line.replace("FILE", "huge64t.qcow2"),
+        peers: vec![line.replace("FILE", "small8g.qcow2")],
+        target: Target::Ratio(1.5),
+    })
+    .into()
+}
