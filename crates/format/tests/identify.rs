@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{Findings, MemorySource, Silent};
+use kiln_disk::{FileOffset, Findings, MemorySource, Silent};
 use kiln_format::{
     CheckScope, Choice, Identity, OpenContext, ProbeInput, by_name, check, completeness, identify, judge,
     open, raw, select,
@@ -37,13 +37,16 @@ fn mbr_disk(len: usize, start: u32, sectors: u32) -> Vec<u8> {
     disk
 }
 
-fn findings_of(disk: Vec<u8>) -> Vec<(&'static str, Option<u64>, Option<(u64, u64)>)> {
+/// Id, byte in the file, guest range.
+type Found = (&'static str, Option<u64>, Option<(u64, u64)>);
+
+fn findings_of(disk: Vec<u8>) -> Vec<Found> {
     let mut findings = Findings::default();
     completeness::check(&ModelDisk::new(disk, 4096), &mut findings).unwrap();
     let list = findings.list().iter();
     list.map(|finding| {
         let guest = finding.guest.map(|range| (range.start.get(), range.len));
-        (finding.check.id, finding.file_at.map(|at| at.get()), guest)
+        (finding.check.id, finding.file_at.map(FileOffset::get), guest)
     })
     .collect()
 }
