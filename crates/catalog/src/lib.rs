@@ -1,1 +1,70 @@
 //! Images as records and layers: the store on disk and its index.
+//!
+//! ```text
+//! store.json                      what this directory is, and its version; also the lock of all changes
+//! layers/aa/<digest>.qcow2        disks, named by the SHA-256 of the file
+//! layers/aa/<digest>.leaves       their block hashes
+//! images/<id>/manifest.json       all that is known about an image: the truth
+//! staging/<job>/                  what a running command is making; `lock` is held by its process
+//! catalog.sqlite                  the index, made from the manifests
+//! catalog.lock                    shared by whoever has the index open, exclusive to replace it
+//! ```
+//!
+//! # Publication
+//! Layers are written, brought to the device, read back for their digests, all in `staging/<job>/`. Then, with the
+//! exclusive lock on `store.json` held: the job's *intent* (the image's id, its layers) is written for good; the
+//! layers are linked to their names without replacing, their folder brought to the device; the manifest's folder
+//! is renamed into `images/`, which is brought to the device; the row is committed. That commit is the moment at
+//! which the image exists. Removal goes the other way: intent, row, manifest, layers without a holder.
+//!
+//! # Failure
+//! One rule undoes and completes everything: *the row decides*. For each image of an intent, a row means that its
+//! manifest is there with the row's bytes, no row that it is not; a layer of an intent goes unless a row holds it.
+//! A command that fails applies the rule itself. For one that dies, the next command does: it finds the job's lock
+//! free, which only the death of its process can explain, as jobs are made with the exclusive lock held.
+//!
+//! # Locks
+//! All are the kernel's and die with their process. Taken in this order: `store.json` (exclusive; whoever changes
+//! names), `catalog.lock` (shared by users of the index, exclusive to replace it), SQLite's own, a job's. Removal
+//! never breaks an import of the same layer: both change names under the one exclusive lock, and an import that
+//! found its layer in the store looks again under the lock; if a removal took the layer away meanwhile, it links
+//! its own copy, which it has in staging until the end. A reader keeps the layer open: removal takes the name, not
+//! the bytes.
+
+mod error;
+mod fsck;
+mod id;
+mod index;
+mod job;
+mod layout;
+mod locate;
+mod lock;
+mod manifest;
+mod name;
+mod publish;
+mod rebuild;
+mod remove;
+mod steps;
+mod store;
+mod verify;
+
+pub mod checks;
+
+pub use error::{Error, Family, Malformation, Refusal, Result};
+pub use fsck::{FsckOptions, FsckReport, Repaired};
+pub use id::{BadId, ImageId, LayerId};
+pub use job::Job;
+pub use locate::{Places, locate};
+pub use manifest::{
+    CheckRecord, Checksum, FindingCount, ImageDigests, ImageType, LayerRecord, Manifest, Provenance,
+    SCHEMA as IMAGE_SCHEMA, SourceRecord, State,
+};
+pub use name::{LATEST, MAX_DESCRIPTION, MAX_LEN, Name, NameProblem, NameTag, Tag};
+pub use publish::{Draft, IfTaken, NewLayer, Published, SealedLayer, check_description};
+pub use rebuild::Rebuilt;
+pub use remove::Removal;
+pub use store::{Filter, Listed, SCHEMA, Store, VERSION};
+pub use verify::{LayerReader, LayerVerdict, Verification};
+
+#[cfg(test)]
+mod tests;

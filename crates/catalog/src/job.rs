@@ -1,0 +1,240 @@
+//! Staging: where a command makes what it will publish, and how the remains of dead commands are cleared away.
+//!
+//! A job is a directory `staging/<job>/` with a file `lock` that its process keeps locked. Jobs are made and swept
+//! under the store's exclusive lock, so a job whose lock is free has lost its process.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use kiln_disk::Existing;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Malformation, Result, io};
+use crate::id::{ImageId, LayerId};
+use crate::index::Index;
+use crate::layout::{
+    Layout, create_new, make_dir, names_in, remove_file, remove_tree, sync_dir, write_whole,
+};
+use crate::lock::{self, Lock, Share};
+use crate::steps::Step;
+use crate::store::Store;
+
+/// What a job is about to publish or remove. Written before the first name changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Intent {
+    /// Images whose row decides whether, and with which bytes, their manifest is there.
+    pub(crate) images: Vec<ImageId>,
+    /// Layers that are only there while a row holds them.
+    pub(crate) layers: Vec<LayerId>,
+}
+
+/// A staging directory of this process; removed on drop, unless something in it is still to be settled.
+#[derive(Debug)]
+pub(crate) struct JobDir {
+    path: PathBuf,
+    unsettled: bool,
+    _lock: Lock,
+}
+
+impl JobDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the intent down for good. From here on, only [`settle`] may end the job.
+    pub(crate) fn announce(&mut self, intent: &Intent) -> Result<()> {
+        let path = self.path.join("intent.json");
+        let text = serde_json::to_string(intent).unwrap_or_default();
+        write_whole(&path, &text, Existing::Replace)?;
+        self.unsettled = true;
+        Ok(())
+    }
+
+    /// Everything announced is settled.
+    pub(crate) fn settled(&mut self) -> Result<()> {
+        remove_file(&self.path.join("intent.json"))?;
+        self.unsettled = false;
+        Ok(())
+    }
+}
+
+impl Drop for JobDir {
+    fn drop(&mut self) {
+        if !self.unsettled {
+            let _ = remove_tree(&self.path);
+        }
+    }
+}
+
+/// A new job. The caller holds the store's exclusive lock.
+pub(crate) fn scratch_dir(layout: &Layout) -> Result<JobDir> {
+    let pid = std::process::id();
+    for number in 0_u32.. {
+        let path = layout.staging().join(format!("{pid}-{number}"));
+        match std::fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            Err(source) => return Err(io("create the directory", &path, source)),
+        }
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(crate::layout::DIR_MODE))
+            .map_err(|source| io("set the mode of", &path, source))?;
+        let lock = lock::wait_for(&path.join("lock"), Share::Exclusive)?;
+        return Ok(JobDir { path, unsettled: false, _lock: lock });
+    }
+    Err(io("create a directory in", &layout.staging(), std::io::ErrorKind::AlreadyExists.into()))
+}
+
+impl Store {
+    /// Starts a job: a place on the store's own file system for what is to be published. Its directory goes with
+    /// the value, and when the process dies, with the next command on the store.
+    ///
+    /// # Errors
+    /// [`kiln_disk::Error::Io`], [`crate::Refusal::Busy`].
+    pub fn begin(&self) -> Result<Job> {
+        let _lock = self.exclusive()?;
+        Ok(Job { store: self.clone(), dir: scratch_dir(&self.layout)? })
+    }
+}
+
+/// A publication in the making.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) store: Store,
+    pub(crate) dir: JobDir,
+}
+
+impl Job {
+    /// The job's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new, empty file in the job's directory, readable and writable.
+    ///
+    /// # Errors
+    /// [`kiln_disk::Error::Io`], `io.exists` when there is one of that name.
+    pub fn create_file(&self, name: &str) -> Result<(File, PathBuf)> {
+        let path = self.dir.path().join(name);
+        Ok((create_new(&path)?, path))
+    }
+}
+
+/// Makes names agree with the index for everything that was announced: the row decides.
+///
+/// An image with a row gets exactly the manifest of the row; one without loses it. A layer without a holder goes.
+/// Can be repeated, from any state, so that it ends both a failed publication and an interrupted removal. The
+/// caller holds the store's exclusive lock.
+pub(crate) fn settle(store: &Store, index: &Index, intent: &Intent) -> Result<()> {
+    let layout = &store.layout;
+    for id in &intent.images {
+        let path = layout.manifest(id);
+        match index.manifest_text(id)? {
+            Some(text) => {
+                if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                    make_dir(&layout.image(id))?;
+                    write_whole(&path, &text, Existing::Replace)?;
+                }
+            }
+            None => {
+                store.steps.before(Step::RemoveManifest)?;
+                remove_tree(&layout.image(id))?;
+            }
+        }
+    }
+    if !intent.images.is_empty() {
+        sync_dir(&layout.images())?;
+    }
+    for id in &intent.layers {
+        if index.holders(id)? == 0 {
+            store.steps.before(Step::RemoveLayer)?;
+            remove_layer(layout, id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of a layer; answers how many bytes the layer had.
+pub(crate) fn remove_layer(layout: &Layout, id: &LayerId) -> Result<u64> {
+    let path = layout.layer(id);
+    let len = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    let removed = remove_file(&path)?;
+    if remove_file(&layout.leaves(id))? || removed {
+        sync_dir(&layout.layer_dir(id))?;
+    }
+    Ok(if removed { len } else { 0 })
+}
+
+/// What became of the jobs of dead processes.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    /// Cleared away.
+    pub(crate) cleared: Vec<String>,
+    /// Still there, with the reason.
+    pub(crate) left: Vec<(String, Error)>,
+}
+
+/// Clears away the jobs of dead processes; does nothing when another process is changing names right now.
+pub(crate) fn sweep(store: &Store) -> Result<Swept> {
+    if names_in(&store.layout.staging())?.is_empty() {
+        return Ok(Swept::default());
+    }
+    match lock::try_now(&store.layout.store_json(), Share::Exclusive) {
+        Ok(Some(_lock)) => sweep_locked(store, None),
+        Ok(None) => Ok(Swept::default()),
+        // A reader who may not write leaves the clearing to others.
+        Err(error) if matches!(error.code(), "io.permission") => Ok(Swept::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, with the store's exclusive lock held by the caller.
+pub(crate) fn sweep_locked(store: &Store, mut index: Option<Index>) -> Result<Swept> {
+    let mut swept = Swept::default();
+    for name in names_in(&store.layout.staging())? {
+        let path = store.layout.staging().join(&name);
+        if !path.is_dir() {
+            continue;
+        }
+        let lock_path = path.join("lock");
+        let _alive = if lock_path.exists() {
+            match lock::try_now(&lock_path, Share::Exclusive)? {
+                None => continue,
+                some => some,
+            }
+        } else {
+            None
+        };
+        match clear(store, &path, &mut index) {
+            Ok(()) => swept.cleared.push(name),
+            Err(error) if matches!(error, Error::Malformed { structure: "index", .. }) => return Err(error),
+            Err(error) => swept.left.push((name, error)),
+        }
+    }
+    Ok(swept)
+}
+
+fn clear(store: &Store, path: &Path, index: &mut Option<Index>) -> Result<()> {
+    let intent_path = path.join("intent.json");
+    match std::fs::read_to_string(&intent_path) {
+        Ok(text) => {
+            let intent: Intent = serde_json::from_str(&text).map_err(|error| Error::Malformed {
+                structure: "intent",
+                path: intent_path,
+                problem: Malformation::Json(error),
+            })?;
+            let open = match index.take() {
+                Some(open) => open,
+                None => store.index()?,
+            };
+            let settled = settle(store, &open, &intent);
+            *index = Some(open);
+            settled?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io("read", &intent_path, error)),
+    }
+    remove_tree(path)
+}
