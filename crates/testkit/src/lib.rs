@@ -2,6 +2,9 @@
 
 pub mod boot;
 pub mod fixtures;
+pub mod laws;
 mod model;
+pub mod oracle;
+pub mod vhd;
 
 pub use model::ModelDisk;
