@@ -29,6 +29,7 @@ mod wire;
 pub mod transfer;
 
 pub mod raw;
+pub mod vhd;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
 pub use foreign::Foreign;
