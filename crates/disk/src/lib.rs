@@ -16,6 +16,7 @@
 )]
 
 mod budget;
+mod buffer;
 pub mod chunks;
 pub mod digest;
 mod disk;
@@ -31,6 +32,7 @@ mod write;
 pub mod zero;
 
 pub use budget::{Budget, Cost, Limits};
+pub use buffer::{BufferPool, PageBuffer};
 pub use disk::{Disk, Extent, ExtentKind, check_range, extents};
 pub use error::{Error, Problem, Result};
 pub use finding::{CheckSpec, Finding, Findings, GuestRange, Severity};

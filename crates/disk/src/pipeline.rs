@@ -215,33 +215,6 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Buffers of one size that go round between threads, so that a long job allocates a window's worth once.
-#[derive(Debug)]
-pub struct BufferPool {
-    len: usize,
-    free: Mutex<Vec<Vec<u8>>>,
-}
-
-impl BufferPool {
-    /// Buffers of `len` bytes.
-    #[must_use]
-    pub fn new(len: usize) -> Self {
-        Self { len, free: Mutex::new(Vec::new()) }
-    }
-
-    /// A buffer of the pool's length; its content is whatever was in it.
-    #[must_use]
-    pub fn take(&self) -> Vec<u8> {
-        lock(&self.free).pop().unwrap_or_else(|| vec![0; self.len])
-    }
-
-    /// Puts a buffer back. One that changed its length is brought back to the pool's.
-    pub fn put(&self, mut buffer: Vec<u8>) {
-        buffer.resize(self.len, 0);
-        lock(&self.free).push(buffer);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

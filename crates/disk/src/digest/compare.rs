@@ -3,13 +3,14 @@
 use super::job::{CHUNK_LEN, leaf_hashes};
 use super::leaves::LeafFile;
 use super::tree::{BLOCK_LEN, BlockDigest};
+use crate::buffer::BufferPool;
 use crate::chunks::{Chunk, chunks};
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::finding::GuestRange;
 use crate::observe::{Event, Observer, go_on};
 use crate::offset::GuestOffset;
-use crate::pipeline::{BufferPool, Steps, default_threads, run_ordered};
+use crate::pipeline::{Steps, default_threads, run_ordered};
 
 /// The blocks of `disk` whose hash is not the one in `leaves`, as ascending merged ranges. A part of the disk that
 /// cannot be read because its container is damaged counts as differing.

@@ -4,11 +4,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::tree::{BLOCK_LEN, BlockDigest, LeafSink, TreeBuilder, hash_block};
 use super::value::{Algorithm, ContentDigest, Digest};
+use crate::buffer::{BufferPool, PageBuffer};
 use crate::chunks::{Chunk, chunks};
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::observe::{Event, Observer, go_on};
-use crate::pipeline::{BufferPool, Steps, default_threads, run_ordered};
+use crate::pipeline::{Steps, default_threads, run_ordered};
 use crate::zero::is_zero;
 
 /// Bytes that one thread takes at a time: a multiple of the block, small enough that a window of them is cheap.
@@ -87,7 +88,7 @@ pub fn hash_disk(disk: &dyn Disk, job: HashJob<'_>, observer: &dyn Observer) -> 
 }
 
 /// A chunk of data with its leaves, and the buffer it was read into.
-type Hashed = (Vec<Option<BlockDigest>>, Vec<u8>);
+type Hashed = (Vec<Option<BlockDigest>>, PageBuffer);
 
 /// The leaves of a run of blocks that starts at a block boundary; `None` for a block of zeros.
 #[must_use]

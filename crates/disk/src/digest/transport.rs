@@ -7,6 +7,7 @@ use md5::Md5;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::value::{Algorithm, Digest};
+use crate::buffer::PageBuffer;
 use crate::error::Result;
 use crate::observe::{Event, Observer, go_on};
 use crate::offset::FileOffset;
@@ -29,7 +30,7 @@ pub fn hash_source(
         let (senders, hashers): (Vec<_>, Vec<_>) = algorithms
             .iter()
             .map(|algorithm| {
-                let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(4);
+                let (sender, receiver) = sync_channel::<Arc<PageBuffer>>(4);
                 let mut hasher = Hasher::new(*algorithm);
                 let handle = scope.spawn(move || {
                     for bytes in receiver {
@@ -44,7 +45,7 @@ pub fn hash_source(
         while at < total {
             go_on(observer)?;
             let len = READ_LEN.min(total.saturating_sub(at));
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            let mut bytes = PageBuffer::new(usize::try_from(len).unwrap_or(0));
             source.read_bytes(FileOffset::new(at), &mut bytes)?;
             let bytes = Arc::new(bytes);
             for sender in &senders {

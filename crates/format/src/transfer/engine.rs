@@ -1,15 +1,15 @@
 //! One container from one disk.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_disk::chunks::{Chunk, chunks};
 use kiln_disk::digest::{BlockDigest, DigestBuilder, DiskDigests, LeafSink, leaf_hashes};
-use kiln_disk::pipeline::{BufferPool, Steps, run_ordered};
+use kiln_disk::pipeline::{Steps, run_ordered};
 use kiln_disk::zero::is_zero;
 use kiln_disk::{
-    Budget, ByteSink, Cost, Disk, DiskWrite, Encode, Encoding, Error, Event, FileOffset, GuestOffset,
-    Observer, Piece, Result, WriteOrder, Written, go_on,
+    Budget, BufferPool, ByteSink, Cost, Disk, DiskWrite, Encode, Encoding, Error, Event, FileOffset,
+    GuestOffset, Observer, PageBuffer, Piece, Result, WriteOrder, Written, go_on,
 };
 
 use crate::options::Options;
@@ -84,7 +84,7 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
         granule: usize::try_from(granule).unwrap_or(usize::MAX),
         hash,
         input: BufferPool::new(usize::try_from(chunk_len).unwrap_or(usize::MAX)),
-        output: BufferPool::new(0),
+        output: Mutex::new(Vec::new()),
         sink: sink.as_ref(),
         // A pipe takes bytes in order: they are stored in the ordered step.
         ordered: sink.order() == WriteOrder::Ascending,
@@ -130,7 +130,8 @@ struct Part {
 /// A chunk that was read, hashed and encoded.
 struct Prepared {
     chunk: Chunk,
-    data: Vec<u8>,
+    /// The guest's bytes; none for zeros.
+    data: Option<PageBuffer>,
     encoded: Vec<u8>,
     parts: Vec<Part>,
     leaves: Vec<Option<BlockDigest>>,
@@ -143,7 +144,8 @@ struct Worker<'a> {
     granule: usize,
     hash: bool,
     input: BufferPool,
-    output: BufferPool,
+    /// Vectors that held encoded bytes, to be used again.
+    output: Mutex<Vec<Vec<u8>>>,
     sink: &'a dyn ByteSink,
     ordered: bool,
 }
@@ -153,14 +155,14 @@ impl Worker<'_> {
         let Chunk::Data { start, len } = chunk else {
             return Ok(Prepared {
                 chunk,
-                data: Vec::new(),
+                data: None,
                 encoded: Vec::new(),
                 parts: Vec::new(),
                 leaves: Vec::new(),
             });
         };
         let mut data = self.input.take();
-        let mut encoded = self.output.take();
+        let mut encoded = self.lock_output().pop().unwrap_or_default();
         encoded.clear();
         let bytes = data.get_mut(..len).unwrap_or_default();
         self.disk.read_guest(start, bytes)?;
@@ -181,7 +183,7 @@ impl Worker<'_> {
             }
             from = to;
         }
-        Ok(Prepared { chunk, data, encoded, parts, leaves })
+        Ok(Prepared { chunk, data: Some(data), encoded, parts, leaves })
     }
 
     /// Stores the parts, those that lie side by side in memory and in the file in one write.
@@ -202,20 +204,24 @@ impl Worker<'_> {
                 }
             }
             match first.encoding {
-                Encoding::Verbatim => self.store_verbatim(&prepared.data, &first)?,
+                Encoding::Verbatim => {
+                    self.store_verbatim(prepared.data.as_deref().unwrap_or_default(), &first)?;
+                }
                 Encoding::Encoded => {
                     let bytes = prepared.encoded.get(first.range).unwrap_or_default();
                     self.sink.write_bytes(first.to, bytes)?;
                 }
             }
         }
-        if !prepared.data.is_empty() {
-            self.input.put(prepared.data);
-        }
-        if prepared.encoded.capacity() > 0 {
-            self.output.put(prepared.encoded);
+        if let Some(data) = prepared.data {
+            self.input.put(data);
+            self.lock_output().push(prepared.encoded);
         }
         Ok(())
+    }
+
+    fn lock_output(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Granules larger than [`HOLE_LEN`] may hold runs of zeros: a new file has them already.
@@ -265,7 +271,8 @@ impl Turn<'_, '_> {
         if let Some(digests) = self.digests.as_mut() {
             match chunk {
                 Chunk::Data { len, .. } => {
-                    digests.data(&prepared.leaves, prepared.data.get(..len).unwrap_or_default())?;
+                    let bytes = prepared.data.as_deref().and_then(|data| data.get(..len));
+                    digests.data(&prepared.leaves, bytes.unwrap_or_default())?;
                 }
                 Chunk::Zeros { len, .. } => digests.zeros(len, self.observer)?,
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_disk::zero::is_zero;
 use kiln_disk::{
     ByteSink, ByteSource, Durability, Error, Event, Existing, FileOffset, FileSink, FileSource, Observer,
-    Result, StagedFile, WriteOrder, go_on,
+    PageBuffer, Result, StagedFile, WriteOrder, go_on,
 };
 
 use super::engine::{Job, Outcome, write_container};
@@ -68,7 +68,7 @@ pub fn write_stream(
 const SPOOL: &str = "the temporary file";
 
 fn copy_out(source: &FileSource, pipe: &Pipe, observer: &dyn Observer) -> Result<()> {
-    let mut buffer = vec![0; BUFFER_LEN];
+    let mut buffer = PageBuffer::new(BUFFER_LEN);
     let mut at = 0_u64;
     let len = source.byte_len();
     observer.event(Event::Started { phase: "send", total: len });
@@ -157,7 +157,7 @@ pub fn spool_input(
     let staged = StagedFile::beside(&dir.join("kiln-input"))?;
     let clone = || staged.file().try_clone().map_err(|source| Error::io("duplicate", SPOOL, source));
     let sink = FileSink::new(clone()?, SPOOL);
-    let mut buffer = vec![0; BUFFER_LEN];
+    let mut buffer = PageBuffer::new(BUFFER_LEN);
     let mut at = 0_u64;
     observer.event(Event::Started { phase: "receive", total: 0 });
     loop {
