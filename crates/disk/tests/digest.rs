@@ -222,3 +222,16 @@ fn a_read_error_is_the_answer() {
     let job = HashJob { threads: 1, leaves: Some(&mut Nothing), raw: false };
     assert_eq!(hash_disk(&disk, job, &Silent).unwrap_err().code(), "cancelled");
 }
+
+#[test]
+fn transport_digest_of_a_sparse_file_counts_its_holes_as_zeros() {
+    use std::os::unix::fs::FileExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len((5 << 20) + 77).unwrap();
+    file.as_file().write_all_at(b"kiln", 3 << 20).unwrap();
+    let source = kiln_disk::FileSource::open(file.path()).unwrap();
+    let digests = hash_source(&source, &[Algorithm::Sha256, Algorithm::Sha512], &Silent).unwrap();
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert_eq!(digests[0].bytes(), &Sha256::digest(&bytes)[..]);
+    assert_eq!(digests[1].bytes(), &sha2::Sha512::digest(&bytes)[..]);
+}

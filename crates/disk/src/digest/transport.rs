@@ -11,9 +11,9 @@ use crate::buffer::PageBuffer;
 use crate::error::Result;
 use crate::observe::{Event, Observer, go_on};
 use crate::offset::FileOffset;
-use crate::source::ByteSource;
+use crate::source::{ByteSource, RunKind};
 
-const READ_LEN: u64 = 1 << 20;
+const READ_LEN: usize = 1 << 20;
 
 /// Hashes all bytes of `source`, holes as zeros; answers in the order asked. Reading and hashing overlap.
 ///
@@ -30,30 +30,41 @@ pub fn hash_source(
         let (senders, hashers): (Vec<_>, Vec<_>) = algorithms
             .iter()
             .map(|algorithm| {
-                let (sender, receiver) = sync_channel::<Arc<PageBuffer>>(4);
+                let (sender, receiver) = sync_channel::<(Arc<PageBuffer>, usize)>(4);
                 let mut hasher = Hasher::new(*algorithm);
                 let handle = scope.spawn(move || {
-                    for bytes in receiver {
-                        hasher.update(&bytes);
+                    for (bytes, len) in receiver {
+                        hasher.update(bytes.get(..len).unwrap_or_default());
                     }
                     hasher.finish()
                 });
                 (sender, handle)
             })
             .unzip();
-        let mut at = 0;
-        while at < total {
-            go_on(observer)?;
-            let len = READ_LEN.min(total.saturating_sub(at));
-            let mut bytes = PageBuffer::new(usize::try_from(len).unwrap_or(0));
-            source.read_bytes(FileOffset::new(at), &mut bytes)?;
-            let bytes = Arc::new(bytes);
-            for sender in &senders {
-                // A hasher only hangs up by panicking, which the scope carries on.
-                let _ = sender.send(Arc::clone(&bytes));
+        let zeros = Arc::new(PageBuffer::new(READ_LEN));
+        let mut at = FileOffset::ZERO;
+        while let Some(run) = source.run_at(at)? {
+            let end = at.saturating_add(run.len.get());
+            while let Some(left) = end.bytes_since(at).filter(|left| *left > 0) {
+                go_on(observer)?;
+                let len = usize::try_from(left).unwrap_or(usize::MAX).min(READ_LEN);
+                let bytes = match run.kind {
+                    // Reading a hole would only fill the page cache with zeros.
+                    RunKind::Hole => Arc::clone(&zeros),
+                    RunKind::Data => {
+                        let mut bytes = PageBuffer::new(len);
+                        source.read_bytes(at, &mut bytes)?;
+                        Arc::new(bytes)
+                    }
+                };
+                for sender in &senders {
+                    // A hasher only hangs up by panicking, which the scope carries on.
+                    let _ = sender.send((Arc::clone(&bytes), len));
+                }
+                let moved = u64::try_from(len).unwrap_or(left);
+                at = at.saturating_add(moved);
+                observer.event(Event::Advanced { bytes: moved });
             }
-            at = at.saturating_add(len);
-            observer.event(Event::Advanced { bytes: len });
         }
         drop(senders);
         Ok(hashers.into_iter().filter_map(|handle| handle.join().ok().flatten()).collect())
