@@ -26,9 +26,9 @@ mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
 
-pub mod transfer;
-
+pub mod qcow2;
 pub mod raw;
+pub mod transfer;
 pub mod vhd;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};

@@ -35,6 +35,24 @@ pub fn qemu_img_output(args: &[&str]) -> Output {
     output
 }
 
+/// Runs `qemu-io` and gives its standard output.
+///
+/// # Panics
+/// When the program is missing (install qemu-utils), fails, or takes more than a minute.
+#[track_caller]
+pub fn qemu_io(args: &[&str]) -> String {
+    let output = Command::new("timeout").arg("60").arg("qemu-io").args(args).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run timeout (coreutils): {error}"));
+    assert!(
+        output.status.success(),
+        "qemu-io {args:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// A number field of `qemu-img info`, or of another flat answer in JSON.
 ///
 /// # Panics
