@@ -103,9 +103,10 @@ impl Writer {
 
     /// Maps the guest cluster at `at`; its L2 table becomes the current one.
     fn map(&mut self, at: GuestOffset, entry: u64) -> Result<()> {
-        let guest_cluster = at.get() / self.settings.cluster_size;
-        let per_table = self.settings.cluster_size / 8;
-        let (index, slot) = (guest_cluster / per_table, guest_cluster % per_table);
+        let guest_cluster = at.get().unbounded_shr(self.settings.cluster_bits);
+        let table_bits = self.settings.cluster_bits.saturating_sub(3);
+        let index = guest_cluster.unbounded_shr(table_bits);
+        let slot = guest_cluster & (self.settings.cluster_size / 8).wrapping_sub(1);
         if self.l2.index != Some(index) {
             self.write_l2()?;
             self.l2.index = Some(index);
@@ -133,7 +134,7 @@ impl Writer {
 
     /// Writes the refcount blocks that nothing can change any more.
     fn retire(&mut self) -> Result<()> {
-        let settled = self.open.map_or(u64::MAX, |open| open / self.settings.cluster_size);
+        let settled = self.open.map_or(u64::MAX, |open| open.unbounded_shr(self.settings.cluster_bits));
         self.refcounts.retire(settled, self.sink.as_ref())
     }
 
@@ -141,16 +142,17 @@ impl Writer {
     /// free, else in a new one.
     fn pack(&mut self, len: u64) -> Result<u64> {
         let cluster = self.settings.cluster_size;
-        if let Some(open) = self.open.filter(|open| self.refcounts.can_share(open / cluster)) {
+        let cluster_of = |at: u64| at.unbounded_shr(self.settings.cluster_bits);
+        if let Some(open) = self.open.filter(|open| self.refcounts.can_share(cluster_of(*open))) {
             let end_of_cluster = open.next_multiple_of(cluster);
             let end = open.saturating_add(len);
             if end <= end_of_cluster {
-                self.refcounts.share(open / cluster);
+                self.refcounts.share(cluster_of(open));
                 self.open = Some(end).filter(|end| *end < end_of_cluster);
                 return Ok(open);
             }
             if end_of_cluster == self.refcounts.next() {
-                self.refcounts.share(open / cluster);
+                self.refcounts.share(cluster_of(open));
                 self.refcounts.allocate(1)?;
                 self.open = Some(end);
                 return Ok(open);
