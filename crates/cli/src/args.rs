@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, completion, convert, inspect, map, verify};
+use crate::commands::{check, completion, convert, inspect, ls, map, rm, show, store, verify};
 use crate::session::GlobalArgs;
 
 /// Import, verify, convert and keep machine images
@@ -34,5 +34,10 @@ pub(crate) enum Command {
     Check(check::Args),
     Convert(convert::Args),
     Map(map::Args),
+    #[command(visible_alias = "list")]
+    Ls(ls::Args),
+    Show(show::Args),
+    Rm(rm::Args),
+    Store(store::Args),
     Completion(completion::Args),
 }

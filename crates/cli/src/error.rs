@@ -14,6 +14,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use kiln_catalog::Family;
 use kiln_disk::Error as DiskError;
 use serde::Serialize;
 
@@ -42,6 +43,9 @@ pub(crate) enum CliError {
         /// The file or image it happened to, where the error does not say.
         about: Option<String>,
     },
+    /// From the store.
+    #[error("{0}")]
+    Catalog(kiln_catalog::Error),
     /// The answer could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -100,6 +104,15 @@ impl From<DiskError> for CliError {
     }
 }
 
+impl From<kiln_catalog::Error> for CliError {
+    fn from(error: kiln_catalog::Error) -> Self {
+        match error {
+            kiln_catalog::Error::Disk(error) => error.into(),
+            error => Self::Catalog(error),
+        }
+    }
+}
+
 /// Says which of several files an error is about.
 pub(crate) trait About<T> {
     /// Adds the name unless there is one already.
@@ -128,6 +141,7 @@ impl CliError {
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Disk { error, .. } => error.code(),
+            Self::Catalog(error) => error.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -138,16 +152,18 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Disk { error, .. } => exit_of_disk(error),
+            Self::Catalog(error) => exit_of_catalog(error),
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
     }
 
-    fn hint(&self) -> Option<&str> {
+    fn hint(&self) -> Option<String> {
         match self {
-            Self::Disk { error, .. } => error.hint(),
+            Self::Disk { error, .. } => error.hint().map(str::to_owned),
+            Self::Catalog(error) => error.hint(),
             Self::Output { .. } => None,
-            Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.as_str()),
+            Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
         .filter(|hint| !hint.is_empty())
     }
@@ -169,6 +185,7 @@ impl CliError {
         let mut causes = Vec::new();
         let mut next = match self {
             Self::Disk { error, .. } => error.source(),
+            Self::Catalog(error) => error.source(),
             other => other.source(),
         };
         while let Some(cause) = next {
@@ -194,7 +211,7 @@ impl CliError {
             code: self.code().to_owned(),
             message: self.to_string(),
             causes: self.causes(),
-            hint: self.hint().map(str::to_owned),
+            hint: self.hint(),
             offset_bytes: self.disk().and_then(DiskError::offset).map(kiln_disk::FileOffset::get),
             path: self.path().map(str::to_owned),
             exit: self.exit_code(),
@@ -215,7 +232,7 @@ impl CliError {
             text += &format!("  caused by: {}\n", visible(&cause));
         }
         if let Some(hint) = self.hint() {
-            text += &format!("  hint: {}\n", visible(hint));
+            text += &format!("  hint: {}\n", visible(&hint));
         }
         text
     }
@@ -235,6 +252,16 @@ fn exit_of_disk(error: &DiskError) -> u8 {
             _ => exit::NO,
         },
         _ => exit::CANNOT,
+    }
+}
+
+/// The store's errors: a damaged file of the store is a "no"; a name or a place that does not serve is not.
+fn exit_of_catalog(error: &kiln_catalog::Error) -> u8 {
+    match error.family() {
+        Family::Cancelled => exit::INTERRUPTED,
+        Family::Malformed => exit::NO,
+        Family::Refused if error.code().starts_with("name.") => exit::USAGE,
+        Family::Io | Family::Unsupported | Family::Refused => exit::CANNOT,
     }
 }
 

@@ -48,8 +48,15 @@ impl Judgement {
         }
     }
 
+    /// The verdict on a sound structure whose findings come from elsewhere.
+    pub(crate) fn from_findings(findings: &Findings) -> Self {
+        let mut judgement = Self { format: None, facts: None, findings: Vec::new(), totals: Vec::new() };
+        judgement.add(findings);
+        judgement
+    }
+
     /// Takes findings over.
-    pub(crate) fn add(&mut self, findings: &Findings) {
+    fn add(&mut self, findings: &Findings) {
         self.findings.extend(FindingRecord::list(findings));
         self.totals.extend(findings.counts().iter().map(|(id, count)| ((*id).to_owned(), *count)));
     }

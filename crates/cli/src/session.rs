@@ -39,7 +39,6 @@ pub(crate) struct GlobalArgs {
 pub(crate) struct Session {
     pub(crate) printer: Printer,
     pub(crate) reporter: Reporter,
-    #[expect(dead_code, reason = "read by the commands of the catalog")]
     pub(crate) store: Option<PathBuf>,
 }
 

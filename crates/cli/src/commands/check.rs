@@ -7,10 +7,11 @@ use kiln_format::{CheckScope, Tolerance};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
-use crate::input::{Input, SourceArgs};
+use crate::input::SourceArgs;
 use crate::judge::Judgement;
 use crate::output::{FindingRecord, Size};
 use crate::session::Session;
+use crate::subject::Subject;
 
 /// Look for everything that is wrong with the structure of a disk image
 #[derive(Debug, clap::Args)]
@@ -44,10 +45,10 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
-    let context = args.source.context(Tolerance::Damaged, Limits::STANDARD)?;
+    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    let context = source.context(Tolerance::Damaged, Limits::STANDARD)?;
     let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
-    let judgement = Judgement::of(&input, &args.source, &context, scope, &session.reporter)?;
+    let judgement = Judgement::of(&input, &source, &context, scope, &session.reporter)?;
     session.reporter.clear();
     let fit = !judgement.fails();
     let record = Record {

@@ -9,9 +9,10 @@ use kiln_format::{Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFac
 use serde::Serialize;
 
 use crate::error::{About, Answer, CliError, Result};
-use crate::input::{Input, SourceArgs};
+use crate::input::SourceArgs;
 use crate::output::{Align, Printer, Size, Table};
 use crate::session::Session;
+use crate::subject::Subject;
 
 /// Say what a disk image is: format, sizes, references, snapshots
 #[derive(Debug, clap::Args)]
@@ -64,7 +65,7 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
+    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
     let identity = kiln_format::identify(input.file.as_ref()).about(&input.label)?;
     let (kind, mut evidence, advice) = match &identity {
         Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),
@@ -72,20 +73,20 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         Identity::Foreign(foreign) => ("foreign", vec![foreign.name.to_owned()], Some(foreign.advice)),
         Identity::Polyglot(all) => ("polyglot", all.iter().map(|name| (*name).to_owned()).collect(), None),
     };
-    let opens = args.source.format.is_some() || args.source.as_raw.is_some();
+    let opens = source.format.is_some() || source.as_raw.is_some();
     let facts = if opens || matches!(kind, "image" | "raw") {
-        let context = args.source.context(Tolerance::Damaged, Limits::INSPECT)?;
-        Some(input.image(&args.source, &context)?.facts())
+        let context = source.context(Tolerance::Damaged, Limits::INSPECT)?;
+        Some(input.image(&source, &context)?.facts())
     } else {
         None
     };
-    if args.source.as_raw.is_some() && kind != "raw" {
+    if source.as_raw.is_some() && kind != "raw" {
         evidence.push("read as raw because --as raw says so".to_owned());
     }
     let record = Record {
         schema: "kiln.inspect.v1",
         path: &input.label,
-        kind: if args.source.as_raw.is_some() { "raw" } else { kind },
+        kind: if source.as_raw.is_some() { "raw" } else { kind },
         format: facts.as_ref().map(|facts| facts.format),
         evidence,
         advice,

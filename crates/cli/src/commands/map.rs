@@ -8,9 +8,10 @@ use kiln_format::Tolerance;
 use serde::Serialize;
 
 use crate::error::{About, Answer, Result};
-use crate::input::{Input, SourceArgs};
+use crate::input::SourceArgs;
 use crate::output::Printer;
 use crate::session::Session;
+use crate::subject::Subject;
 
 /// List the extents of a disk: data, zeros, holes, and where they are stored
 #[derive(Debug, clap::Args)]
@@ -42,10 +43,10 @@ struct ExtentRecord {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
-    let mut context = args.source.context(Tolerance::Strict, Limits::STANDARD)?;
+    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    let mut context = source.context(Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
-    let image = input.image(&args.source, &context)?;
+    let image = input.image(&source, &context)?;
     print(image.as_ref(), &input.label, session)?;
     Ok(Answer::Yes)
 }

@@ -4,7 +4,11 @@ pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod convert;
 pub(crate) mod inspect;
+pub(crate) mod ls;
 pub(crate) mod map;
+pub(crate) mod rm;
+pub(crate) mod show;
+pub(crate) mod store;
 pub(crate) mod verify;
 
 use crate::args::Command;
@@ -14,6 +18,10 @@ use crate::session::Session;
 /// Runs one command.
 pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
     match command {
+        Command::Ls(args) => ls::run(&args, session),
+        Command::Show(args) => show::run(&args, session),
+        Command::Rm(args) => rm::run(&args, session),
+        Command::Store(args) => store::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),
         Command::Verify(args) => verify::run(&args, session),
         Command::Check(args) => check::run(&args, session),

@@ -1,6 +1,7 @@
 //! `kiln verify`: is it intact?
 
 mod expect;
+mod image;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use kiln_disk::digest::{
     differing_ranges, hash_disk, hash_source,
 };
 use kiln_disk::{Durability, Existing, FileSource, GuestRange, Limits, StagedFile};
-use kiln_format::{CheckScope, OpenContext, Tolerance};
+use kiln_format::{CheckScope, Image, OpenContext, Tolerance};
 
 use self::expect::{Expected, Verdict};
 use self::report::{Against, Report};
@@ -19,6 +20,7 @@ use crate::input::{Input, SourceArgs};
 use crate::judge::Judgement;
 use crate::progress::Reporter;
 use crate::session::Session;
+use crate::subject::Subject;
 
 /// Say whether a disk image is intact, and print its digests
 #[derive(Debug, clap::Args)]
@@ -67,15 +69,43 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let expected = Expected::of(args)?;
-    let input = Input::open_or_stdin(&args.subject, None, &session.reporter)?;
-    let report = verify_file(args, &input, &expected, &session.reporter)?;
+    let other = match &args.against {
+        Some(word) => Some(open_other(word, args, session)?),
+        None => None,
+    };
+    let report = match Subject::resolve(&args.subject, session)? {
+        Subject::Image(image) => image::verify(args, &image, &expected, other.as_ref(), session)?,
+        file @ Subject::File(_) => {
+            let (input, _) = file.open(&args.source, session)?;
+            verify_file(args, &input, &expected, other.as_ref(), &session.reporter)?
+        }
+    };
     session.reporter.clear();
     let answer = if report.intact() { Answer::Yes } else { Answer::No };
     report.print(&mut session.printer)?;
     Ok(answer)
 }
 
-fn verify_file(args: &Args, input: &Input, expected: &Expected, reporter: &Reporter) -> Result<Report> {
+/// The other side of a comparison, open.
+struct Other {
+    input: Input,
+    image: Box<dyn Image>,
+}
+
+fn open_other(word: &Path, args: &Args, session: &Session) -> Result<Other> {
+    let own = SourceArgs { allow_backing: args.source.allow_backing.clone(), ..SourceArgs::default() };
+    let (input, own) = Subject::resolve(word, session)?.open(&own, session)?;
+    let image = input.image(&own, &own.context(Tolerance::Strict, Limits::STANDARD)?)?;
+    Ok(Other { input, image })
+}
+
+fn verify_file(
+    args: &Args,
+    input: &Input,
+    expected: &Expected,
+    other: Option<&Other>,
+    reporter: &Reporter,
+) -> Result<Report> {
     let transport = transport_digests(args, input, expected, reporter)?;
     let context = args.source.context(Tolerance::Damaged, Limits::STANDARD)?;
     let mut judgement = Judgement::of(input, &args.source, &context, CheckScope::Metadata, reporter)?;
@@ -107,15 +137,23 @@ fn verify_file(args: &Args, input: &Input, expected: &Expected, reporter: &Repor
             damaged = damage(args, input, leaves, &context, reporter)?;
         }
     }
-    let against = match &args.against {
-        Some(other) => Some(compare(args, input, digests.as_ref(), other, reporter)?),
+    let against = match other {
+        Some(other) => {
+            let mine =
+                || input.image(&args.source, &args.source.context(Tolerance::Strict, Limits::STANDARD)?);
+            Some(compare(args, digests.as_ref().map(|digests| digests.content), mine, other, reporter)?)
+        }
         None => None,
     };
     Ok(Report {
         path: input.label.clone(),
+        image: None,
         file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
+        disk_bytes: judgement.facts.as_ref().map(|facts| facts.disk_bytes),
         judgement,
-        digests,
+        content: digests.as_ref().map(|digests| digests.content),
+        data_bytes: digests.as_ref().map(|digests| digests.data_bytes),
+        raw: digests.and_then(|digests| digests.raw),
         transport,
         verdicts,
         damaged,
@@ -196,33 +234,29 @@ fn damage(
     }
 }
 
-/// Compares the disk with the one in another file.
+/// Compares the disk with the other one; `mine` opens it again, only where the digests differ.
 fn compare(
     args: &Args,
-    input: &Input,
-    digests: Option<&DiskDigests>,
-    other: &Path,
+    content: Option<ContentDigest>,
+    mine: impl FnOnce() -> Result<Box<dyn Image>>,
+    other: &Other,
     reporter: &Reporter,
 ) -> Result<Against> {
-    let other = Input::open_or_stdin(other, None, reporter)?;
-    let open = SourceArgs { allow_backing: args.source.allow_backing.clone(), ..SourceArgs::default() };
-    let context = open.context(Tolerance::Strict, Limits::STANDARD)?;
-    let image = other.image(&open, &context)?;
-    let found = hash_disk(image.as_ref(), job(args, None), reporter).about(&other.label)?;
+    let Other { input, image } = other;
+    let found =
+        hash_disk(image.as_ref(), HashJob { raw: false, ..job(args, None) }, reporter).about(&input.label)?;
     let mut against = Against {
-        path: other.label.clone(),
+        path: input.label.clone(),
         format: image.format().id,
         disk_bytes: image.disk_len(),
         content: found.content,
-        same: digests.is_some_and(|digests| digests.content == found.content),
+        same: content == Some(found.content),
         differing: Vec::new(),
     };
-    if !against.same && digests.is_some() {
-        let context = args.source.context(Tolerance::Strict, Limits::STANDARD)?;
-        let mine = input.image(&args.source, &context)?;
-        against.differing = differing_ranges(mine.as_ref(), image.as_ref(), reporter)?;
+    if !against.same && content.is_some() {
+        against.differing = differing_ranges(mine()?.as_ref(), image.as_ref(), reporter)?;
     }
-    other.file.confirm_unchanged()?;
+    input.file.confirm_unchanged()?;
     Ok(against)
 }
 

@@ -95,7 +95,7 @@ fn text_of(record: &FindingRecord) -> String {
     match (record.summary.as_str(), record.detail.as_str()) {
         (summary, "") => summary.to_owned(),
         ("", detail) => detail.to_owned(),
-        (summary, detail) => format!("{summary}: {detail}"),
+        (summary, detail) => format!("{}: {detail}", summary.trim_end_matches('.')),
     }
 }
 

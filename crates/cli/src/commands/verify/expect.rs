@@ -52,6 +52,17 @@ impl Expected {
         algorithms
     }
 
+    /// Compares the content digest alone.
+    pub(super) fn judge_content(&self, found: Option<ContentDigest>) -> Vec<Verdict> {
+        let verdict = self.content.map(|expected| Verdict {
+            what: "content",
+            given_by: "--content-digest".to_owned(),
+            expected: expected.to_string(),
+            found: found.map(|found| found.to_string()),
+        });
+        verdict.into_iter().collect()
+    }
+
     /// Compares.
     pub(super) fn judge(&self, transport: &[Digest], digests: Option<&DiskDigests>) -> Vec<Verdict> {
         let of_file = self.transport.iter().map(|(given_by, expected)| Verdict {
@@ -63,13 +74,7 @@ impl Expected {
                 .find(|digest| digest.algorithm() == expected.algorithm())
                 .map(ToString::to_string),
         });
-        let of_content = self.content.iter().map(|expected| Verdict {
-            what: "content",
-            given_by: "--content-digest".to_owned(),
-            expected: expected.to_string(),
-            found: digests.map(|digests| digests.content.to_string()),
-        });
-        of_file.chain(of_content).collect()
+        of_file.chain(self.judge_content(digests.map(|digests| digests.content))).collect()
     }
 }
 

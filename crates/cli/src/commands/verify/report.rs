@@ -1,7 +1,8 @@
 //! The answer of `verify`.
 
+use kiln_catalog::ImageId;
 use kiln_disk::GuestRange;
-use kiln_disk::digest::{ContentDigest, Digest, DiskDigests};
+use kiln_disk::digest::{ContentDigest, Digest};
 use serde::Serialize;
 
 use super::expect::Verdict;
@@ -14,10 +15,17 @@ const RANGES_SHOWN: usize = 64;
 
 /// Everything that was found out.
 pub(super) struct Report {
+    /// The file as named, or the image as it is called.
     pub(super) path: String,
+    pub(super) image: Option<ImageId>,
+    /// The file's length, or that of the image's layers together.
     pub(super) file_bytes: u64,
+    pub(super) disk_bytes: Option<u64>,
     pub(super) judgement: Judgement,
-    pub(super) digests: Option<DiskDigests>,
+    /// None when the disk cannot be read, or is not the one that it should be.
+    pub(super) content: Option<ContentDigest>,
+    pub(super) raw: Option<Digest>,
+    pub(super) data_bytes: Option<u64>,
     pub(super) transport: Vec<Digest>,
     pub(super) verdicts: Vec<Verdict>,
     /// Blocks that differ from a list of block digests.
@@ -39,6 +47,7 @@ pub(super) struct Against {
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,
+    image: Option<String>,
     intact: bool,
     format: Option<&'static str>,
     disk_bytes: Option<u64>,
@@ -76,7 +85,7 @@ struct AgainstRecord<'a> {
 impl Report {
     /// The answer.
     pub(super) fn intact(&self) -> bool {
-        self.digests.is_some()
+        self.content.is_some()
             && !self.judgement.fails()
             && self.damaged.is_empty()
             && self.verdicts.iter().all(Verdict::matches)
@@ -85,20 +94,20 @@ impl Report {
 
     pub(super) fn print(&self, out: &mut Printer) -> Result<()> {
         out.json(&self.record())?;
-        out.field("file", &self.path);
-        let facts = self.judgement.facts.as_ref();
-        match facts {
-            Some(facts) => {
-                out.field("format", format!("{}, {}", facts.format, facts.variant));
-                out.field("disk size", Size(facts.disk_bytes));
-            }
-            None => out.field("format", "none that Kiln reads as it stands"),
+        out.field(if self.image.is_some() { "name" } else { "file" }, &self.path);
+        match (&self.image, &self.judgement.facts) {
+            (Some(id), _) => out.field("image", id),
+            (None, Some(facts)) => out.field("format", format!("{}, {}", facts.format, facts.variant)),
+            (None, None) => out.field("format", "none that Kiln reads as it stands"),
         }
-        if let Some(digests) = &self.digests {
-            out.data_field("content", digests.content);
-            if let Some(raw) = &digests.raw {
-                out.data_field("raw", raw);
-            }
+        if let Some(bytes) = self.disk_bytes {
+            out.field("disk size", Size(bytes));
+        }
+        if let Some(content) = self.content {
+            out.data_field("content", content);
+        }
+        if let Some(raw) = &self.raw {
+            out.data_field("raw", raw);
         }
         for digest in &self.transport {
             out.data_field("file digest", digest);
@@ -133,20 +142,15 @@ impl Report {
             return;
         }
         out.field("", format!("content {}", against.content));
-        if let Some(facts) = &self.judgement.facts
-            && facts.disk_bytes != against.disk_bytes
-        {
-            out.field(
-                "DIFFERS",
-                format!("disk size: {} bytes here, {} there", facts.disk_bytes, against.disk_bytes),
-            );
+        if let Some(here) = self.disk_bytes.filter(|here| *here != against.disk_bytes) {
+            out.field("DIFFERS", format!("disk size: {here} bytes here, {} there", against.disk_bytes));
         }
         print_ranges(out, "DIFFERS", &against.differing);
     }
 
     fn answer(&self) -> &'static str {
         let differs = self.against.as_ref().is_some_and(|against| !against.same);
-        match (self.intact(), &self.digests) {
+        match (self.intact(), self.content) {
             (true, _) if self.against.is_some() => "intact, and the same disk",
             (true, _) if self.verdicts.is_empty() => "intact: the structure is sound",
             (true, _) => "intact: the structure is sound and the digests match",
@@ -159,17 +163,17 @@ impl Report {
     }
 
     fn record(&self) -> Record<'_> {
-        let facts = self.judgement.facts.as_ref();
         Record {
             schema: "kiln.verify.v1",
             path: &self.path,
+            image: self.image.as_ref().map(ToString::to_string),
             intact: self.intact(),
             format: self.judgement.format.map(|format| format.id),
-            disk_bytes: facts.map(|facts| facts.disk_bytes),
+            disk_bytes: self.disk_bytes,
             file_bytes: self.file_bytes,
-            data_bytes: self.digests.as_ref().map(|digests| digests.data_bytes),
-            content_digest: self.digests.as_ref().map(|digests| digests.content),
-            raw_digest: self.digests.as_ref().and_then(|digests| digests.raw.as_ref()),
+            data_bytes: self.data_bytes,
+            content_digest: self.content,
+            raw_digest: self.raw.as_ref(),
             file_digests: &self.transport,
             comparisons: self
                 .verdicts

@@ -1,0 +1,94 @@
+//! `kiln show`: all that is known about one image.
+
+use kiln_catalog::{Checksum, Manifest};
+use serde::Serialize;
+
+use crate::error::{Answer, Result};
+use crate::output::{Printer, Size};
+use crate::session::Session;
+use crate::subject;
+
+/// Show all that is known about an image: digests, source, provenance, layers
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show this image: name, name:tag, id, the start of an id, or a digest
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    schema: &'static str,
+    /// The manifest, whole.
+    image: &'a Manifest,
+    stored_bytes: u64,
+    layer_paths: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    let found = subject::find(&args.image, session)?;
+    let layer_paths: Vec<String> = found
+        .manifest
+        .layers
+        .iter()
+        .map(|layer| found.store.layer_path(layer).display().to_string())
+        .collect();
+    let record = Record {
+        schema: "kiln.show.v1",
+        image: &found.manifest,
+        stored_bytes: found.manifest.stored_bytes(),
+        layer_paths,
+    };
+    session.printer.json(&record)?;
+    text(&record, &mut session.printer);
+    Ok(Answer::Yes)
+}
+
+fn text(record: &Record<'_>, out: &mut Printer) {
+    let image = record.image;
+    out.data_field("id", &image.id);
+    out.data_field("name", image.title());
+    if !image.description.is_empty() {
+        out.data_field("description", &image.description);
+    }
+    out.data_field("state", image.state.word());
+    out.data_field("created", image.created_at);
+    out.data_field("disk size", Size(image.disk_bytes));
+    out.data_field("stored", Size(record.stored_bytes));
+    for (name, value) in [("arch", &image.architecture), ("os", &image.os), ("boot", &image.boot_mode)] {
+        if let Some(value) = value {
+            out.data_field(name, value);
+        }
+    }
+    out.data_field("content", image.digests.content);
+    if let Some(raw) = &image.digests.raw {
+        out.data_field("raw", raw);
+    }
+    let source = &image.source;
+    let name = source.file_name.as_deref().unwrap_or("a pipe");
+    out.data_field("source", format!("{name} ({}), {}", source.format, Size(source.byte_len)));
+    for digest in &source.digests {
+        out.data_field("", digest);
+    }
+    out.data_field("vendor says", checksum(&image.provenance.checksum));
+    out.data_field("imported by", &image.provenance.tool);
+    let checks = &image.checks;
+    let forced = if checks.forced { ", imported in spite of findings (--force)" } else { "" };
+    out.data_field("checked", format!("rules {}, {}{forced}", checks.rule_set, checks.scope));
+    for finding in &checks.findings {
+        out.data_field("", format!("{} x {}", finding.count, finding.id));
+    }
+    for (layer, path) in image.layers.iter().zip(&record.layer_paths) {
+        out.data_field("layer", format!("{} ({}, {})", layer.digest, layer.format, layer.style));
+        out.data_field("", format!("{}, {path}", Size(layer.byte_len)));
+    }
+}
+
+/// What became of the vendor's checksum, in words.
+pub(crate) fn checksum(checksum: &Checksum) -> String {
+    match checksum {
+        Checksum::Unverified => "nothing: no checksum was given".to_owned(),
+        Checksum::Given { digest } => format!("{digest} (given), matches"),
+        Checksum::Listed { digest, file, line } => format!("{digest} ({file} line {line}), matches"),
+    }
+}

@@ -1,0 +1,84 @@
+//! Verifying an image of the store: its manifest, the bytes of its layers, every block of its disk.
+
+use kiln_disk::Limits;
+use kiln_disk::digest::{HashJob, hash_disk};
+use kiln_format::Tolerance;
+
+use super::expect::{Expected, Verdict};
+use super::report::Report;
+use super::{Args, Other, compare};
+use crate::error::{CliError, Result};
+use crate::input::SourceArgs;
+use crate::judge::Judgement;
+use crate::session::Session;
+use crate::subject::{Layers, StoredImage, Subject};
+
+pub(super) fn verify(
+    args: &Args,
+    stored: &StoredImage,
+    expected: &Expected,
+    other: Option<&Other>,
+    session: &Session,
+) -> Result<Report> {
+    refuse_words_about_files(args)?;
+    let manifest = &stored.manifest;
+    let found = stored.store.verify(manifest, &Layers, &session.reporter)?;
+    let judgement = Judgement::from_findings(&found.findings);
+    let subject = Subject::Image(Box::new(stored.clone()));
+    let open = || {
+        let (input, own) = subject.open(&SourceArgs::default(), session)?;
+        input.image(&own, &own.context(Tolerance::Strict, Limits::STANDARD)?)
+    };
+    let raw = if args.raw_digest && found.content.is_some() {
+        let job = HashJob { raw: true, ..HashJob::default() };
+        hash_disk(open()?.as_ref(), job, &session.reporter)?.raw
+    } else {
+        None
+    };
+    let mut verdicts = expected.judge_content(found.content);
+    if let (Some(recorded), Some(raw)) = (&manifest.digests.raw, &raw) {
+        verdicts.push(Verdict {
+            what: "raw",
+            given_by: "the image's record".to_owned(),
+            expected: recorded.to_string(),
+            found: Some(raw.to_string()),
+        });
+    }
+    let against = match other {
+        Some(other) => Some(compare(args, found.content, open, other, &session.reporter)?),
+        None => None,
+    };
+    Ok(Report {
+        path: manifest.title(),
+        image: Some(manifest.id.clone()),
+        file_bytes: manifest.stored_bytes(),
+        disk_bytes: Some(manifest.disk_bytes),
+        judgement,
+        content: found.content,
+        raw,
+        data_bytes: None,
+        transport: Vec::new(),
+        verdicts,
+        damaged: found.damaged,
+        against,
+    })
+}
+
+/// The store has its own list of blocks, and a stored image is no longer the file that was received.
+fn refuse_words_about_files(args: &Args) -> Result<()> {
+    let given = [
+        ("--sha256", args.sha256.is_some()),
+        ("--leaves", args.leaves.is_some()),
+        ("--save-leaves", args.save_leaves.is_some()),
+        ("--format", args.source.format.is_some()),
+        ("--as", args.source.as_raw.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((word, _)) => Err(CliError::usage(
+            "usage.not-for-images",
+            format!("{word} is about a file, and this is an image of the store"),
+            "kiln show prints the digests of the file that the image came from",
+        )),
+    }
+}

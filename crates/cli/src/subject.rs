@@ -1,0 +1,138 @@
+//! Words of the command line that name a file or an image of the store.
+//!
+//! A word with a slash is a file; so is one with a dot that is there, and `-` is standard input. Any other word is
+//! looked for in both places, and being in both is an error that shows both readings: a guess would sooner or
+//! later verify the wrong disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_catalog::{LayerReader, Manifest, Places, Store, locate};
+use kiln_disk::{ByteSource, Disk};
+use kiln_format::{Choice, OpenContext};
+
+use crate::error::{CliError, Result};
+use crate::input::{Input, SourceArgs, is_dash};
+use crate::session::Session;
+
+/// What a word turned out to be.
+pub(crate) enum Subject {
+    /// A file, or standard input.
+    File(PathBuf),
+    /// An image of the store.
+    Image(Box<StoredImage>),
+}
+
+/// An image of the store.
+#[derive(Clone)]
+pub(crate) struct StoredImage {
+    pub(crate) store: Store,
+    pub(crate) manifest: Manifest,
+}
+
+impl Subject {
+    /// Looks the word up. A store is only opened for words that may be images, and never made.
+    pub(crate) fn resolve(word: &Path, session: &Session) -> Result<Self> {
+        let file = || Ok(Self::File(word.to_owned()));
+        let text = word.to_string_lossy();
+        let exists = word.symlink_metadata().is_ok();
+        if is_dash(word) || text.contains('/') || (text.contains('.') && exists) {
+            return file();
+        }
+        match (find(&text, session), exists) {
+            (Ok(image), false) => Ok(Self::Image(Box::new(image))),
+            (Ok(image), true) => Err(CliError::cannot(
+                "name.ambiguous",
+                format!(
+                    "{text:?} is a file here, and the image {} ({})",
+                    image.manifest.title(),
+                    image.manifest.id
+                ),
+                format!("write ./{text} for the file, {} for the image", image.manifest.id),
+            )),
+            (Err(_), true) => file(),
+            // It looks like the name of a file, and that is the likelier slip.
+            (Err(error), false) if text.contains('.') && is_absence(&error) => file(),
+            (Err(error), false) if is_absence(&error) => Err(CliError::cannot(
+                "name.not-found",
+                format!("{text:?} is neither a file here nor an image of the store"),
+                "kiln ls lists the images; a file in another place needs its path",
+            )),
+            (Err(error), false) => Err(error),
+        }
+    }
+
+    /// The file to read: of an image, the layer that holds its disk, with the format that the manifest says.
+    pub(crate) fn open(&self, args: &SourceArgs, session: &Session) -> Result<(Input, SourceArgs)> {
+        match self {
+            Self::File(path) => Ok((Input::open_or_stdin(path, None, &session.reporter)?, args.clone())),
+            Self::Image(image) => {
+                let layer = image.only_layer()?;
+                let file = image.store.open_layer(layer)?;
+                let input = Input { file: Arc::new(file), label: image.manifest.title() };
+                let args = SourceArgs { format: Some(layer.format.clone()), ..SourceArgs::default() };
+                Ok((input, args))
+            }
+        }
+    }
+}
+
+impl StoredImage {
+    /// The one layer that an image has.
+    fn only_layer(&self) -> Result<&kiln_catalog::LayerRecord> {
+        match self.manifest.layers.as_slice() {
+            [layer] => Ok(layer),
+            layers => Err(kiln_catalog::Error::from(kiln_catalog::Refusal::LayerCount {
+                id: self.manifest.id.clone(),
+                layers: layers.len(),
+            })
+            .into()),
+        }
+    }
+}
+
+/// Where the store is.
+pub(crate) fn store_path(session: &Session) -> Result<PathBuf> {
+    let (store, xdg, home) =
+        (std::env::var_os("KILN_STORE"), std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"));
+    let places = Places {
+        flag: session.store.as_deref(),
+        kiln_store: store.as_deref(),
+        xdg_data_home: xdg.as_deref(),
+        home: home.as_deref(),
+    };
+    Ok(locate(places)?)
+}
+
+/// The store, which must be there.
+pub(crate) fn open_store(session: &Session) -> Result<Store> {
+    Ok(Store::open(&store_path(session)?)?)
+}
+
+/// The image that a word means.
+pub(crate) fn find(word: &str, session: &Session) -> Result<StoredImage> {
+    let store = open_store(session)?;
+    let manifest = store.find(word)?;
+    Ok(StoredImage { store, manifest })
+}
+
+/// Whether the error only says that there is no such image.
+fn is_absence(error: &CliError) -> bool {
+    matches!(error.code(), "store.not-found" | "store.missing" | "store.no-place")
+        || error.code().starts_with("name.")
+}
+
+/// Opens layers as disks, for the store, which knows no formats.
+pub(crate) struct Layers;
+
+impl LayerReader for Layers {
+    fn open_layer(&self, format: &str, source: Arc<dyn ByteSource>) -> kiln_disk::Result<Box<dyn Disk>> {
+        let format = kiln_format::by_name(format).ok_or_else(|| kiln_disk::Error::Unsupported {
+            code: "format.unknown",
+            feature: format!("the layer format {format:?}"),
+            hint: "use the version of kiln that wrote it, or a newer one",
+        })?;
+        let image = kiln_format::open(source, Choice::Declared(format), &OpenContext::new())?;
+        Ok(image)
+    }
+}
