@@ -5,6 +5,7 @@ mod boot;
 mod committed;
 mod failure;
 mod fixtures;
+mod man;
 mod qemu_samples;
 mod run;
 
@@ -27,6 +28,7 @@ enum Chore {
     QemuSamples(qemu_samples::Arguments),
     Boot(boot::Arguments),
     Bench(bench::Arguments),
+    Man(man::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Chore::Committed(arguments) => committed::run(&arguments),
         Chore::QemuSamples(arguments) => qemu_samples::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
+        Chore::Man(arguments) => man::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
