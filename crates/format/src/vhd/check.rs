@@ -1,6 +1,6 @@
 //! The check of a VHD: finds all that is wrong, not the first.
 
-use kiln_disk::{FileOffset, Finding, Findings, GuestOffset, Observer, Result, go_on, zero};
+use kiln_disk::{CheckSpec, FileOffset, Findings, GuestOffset, Observer, Result, go_on, zero};
 
 use super::blocks::{Blocks, Met};
 use super::check_table as table;
@@ -186,23 +186,29 @@ impl Walk<'_> {
         match met {
             Met::Block { block, at } => self.block(block, at),
             Met::Clash { one, other } => {
-                let detail = format!("blocks {one} and {other}");
-                let finding = table::ALIASED.found(detail).at(blocks.entry_at(other));
-                self.push_with_guest(finding, other);
+                self.entry(&table::ALIASED, other, &|| format!("blocks {one} and {other}"));
                 Ok(())
             }
             Met::Fault { block, entry } => {
-                let row = match blocks.fault(block, entry) {
+                let fault = blocks.fault(block, entry);
+                let row = match fault {
                     Some(VhdProblem::BlockOnMetadata { .. }) => &table::BLOCK_ON_METADATA,
                     _ => &table::BLOCK_PAST_END,
                 };
-                let detail =
-                    blocks.fault(block, entry).map(|problem| problem.to_string()).unwrap_or_default();
-                let finding = row.found(detail).at(blocks.entry_at(block));
-                self.push_with_guest(finding, block);
+                self.entry(row, block, &|| fault.as_ref().map(ToString::to_string).unwrap_or_default());
                 Ok(())
             }
         }
+    }
+
+    /// A finding about an entry of the table. A hostile table has millions: words are only made for those kept.
+    fn entry(&mut self, row: &'static CheckSpec, block: u64, detail: &dyn Fn() -> String) {
+        let kept = self.findings.count_of(row.id) < Findings::PER_ID;
+        let detail = if kept { detail() } else { String::new() };
+        let finding = row.found(detail).at(self.blocks.entry_at(block));
+        let used = self.blocks.used_len(block);
+        let start = GuestOffset::new(block.saturating_mul(self.blocks.block_size()));
+        self.findings.push(if used == 0 { finding } else { finding.guest(start, used) });
     }
 
     fn block(&mut self, block: u64, at: u64) -> Result<()> {
@@ -283,11 +289,5 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    fn push_with_guest(&mut self, finding: Finding, block: u64) {
-        let used = self.blocks.used_len(block);
-        let start = GuestOffset::new(block.saturating_mul(self.blocks.block_size()));
-        self.findings.push(if used == 0 { finding } else { finding.guest(start, used) });
     }
 }
