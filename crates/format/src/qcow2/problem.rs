@@ -299,6 +299,8 @@ pub enum Qcow2Problem {
 /// A structure of the file that has a place of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
+    /// The header's cluster.
+    Header,
     /// The active L1 table.
     L1,
     /// The L1 table of a snapshot.
@@ -324,6 +326,7 @@ impl Table {
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
+            Self::Header => "header",
             Self::L1 => "L1 table",
             Self::SnapshotL1 => "snapshot L1 table",
             Self::L2 => "L2 table",
@@ -362,7 +365,7 @@ impl Problem for Qcow2Problem {
             Self::RawExternal { .. } => "qcow2.data-file.raw-bit",
             Self::BitmapsAbsent => "qcow2.bitmaps.absent",
             Self::TableUnaligned { table, .. } => match table {
-                Table::L1 => "qcow2.l1.unaligned",
+                Table::Header | Table::L1 => "qcow2.l1.unaligned",
                 Table::SnapshotL1 => "qcow2.snapshot.l1-unaligned",
                 Table::L2 => "qcow2.l2.unaligned",
                 Table::Refcounts => "qcow2.refcount-table.unaligned",
@@ -371,7 +374,7 @@ impl Problem for Qcow2Problem {
                 Table::Bitmaps | Table::Bitmap | Table::BitmapData => "qcow2.bitmaps.unaligned",
             },
             Self::TablePastEnd { table, .. } => match table {
-                Table::L1 => "qcow2.l1.past-end",
+                Table::Header | Table::L1 => "qcow2.l1.past-end",
                 Table::SnapshotL1 => "qcow2.snapshot.l1-past-end",
                 Table::L2 => "qcow2.l2.past-end",
                 Table::Refcounts => "qcow2.refcount-table.past-end",
