@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, completion, convert, inspect, ls, map, rm, show, store, verify};
+use crate::commands::{
+    check, completion, convert, export, import, inspect, ls, map, rm, show, store, verify,
+};
 use crate::session::GlobalArgs;
 
 /// Import, verify, convert and keep machine images
@@ -28,6 +30,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Import(import::Args),
     Inspect(inspect::Args),
     #[command(visible_alias = "checksum")]
     Verify(verify::Args),
@@ -38,6 +41,7 @@ pub(crate) enum Command {
     Ls(ls::Args),
     Show(show::Args),
     Rm(rm::Args),
+    Export(export::Args),
     Store(store::Args),
     Completion(completion::Args),
 }

@@ -16,6 +16,7 @@ use std::io;
 
 use kiln_catalog::Family;
 use kiln_disk::Error as DiskError;
+use kiln_import::Refusal;
 use serde::Serialize;
 
 use crate::output::visible;
@@ -46,6 +47,9 @@ pub(crate) enum CliError {
     /// From the store.
     #[error("{0}")]
     Catalog(kiln_catalog::Error),
+    /// From import and export.
+    #[error("refused: {0}")]
+    Import(Refusal),
     /// The answer could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -113,6 +117,22 @@ impl From<kiln_catalog::Error> for CliError {
     }
 }
 
+impl From<kiln_import::Error> for CliError {
+    fn from(error: kiln_import::Error) -> Self {
+        match error {
+            kiln_import::Error::Disk(error) => error.into(),
+            kiln_import::Error::Catalog(error) => error.into(),
+            kiln_import::Error::Refused(refusal) => Self::Import(refusal),
+            other => Self::CannotDo {
+                code: other.code(),
+                path: None,
+                what: other.to_string(),
+                hint: other.hint().unwrap_or_default(),
+            },
+        }
+    }
+}
+
 /// Says which of several files an error is about.
 pub(crate) trait About<T> {
     /// Adds the name unless there is one already.
@@ -142,6 +162,7 @@ impl CliError {
         match self {
             Self::Disk { error, .. } => error.code(),
             Self::Catalog(error) => error.code(),
+            Self::Import(refusal) => refusal.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -153,6 +174,7 @@ impl CliError {
         match self {
             Self::Disk { error, .. } => exit_of_disk(error),
             Self::Catalog(error) => exit_of_catalog(error),
+            Self::Import(refusal) => exit_of_import(refusal),
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
@@ -162,6 +184,7 @@ impl CliError {
         match self {
             Self::Disk { error, .. } => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
+            Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
             Self::Output { .. } => None,
             Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
@@ -251,6 +274,19 @@ fn exit_of_disk(error: &DiskError) -> u8 {
             "source.kind" | "source.changed" | "disk.past-end" | "input.too-long" => exit::CANNOT,
             _ => exit::NO,
         },
+        _ => exit::CANNOT,
+    }
+}
+
+/// What import and export refuse: a file that was judged is a "no", a checksum file that does not serve is not.
+fn exit_of_import(refusal: &Refusal) -> u8 {
+    match refusal {
+        Refusal::NoName { .. } => exit::USAGE,
+        Refusal::ChecksumDiffers { .. }
+        | Refusal::Findings { .. }
+        | Refusal::TooLarge { .. }
+        | Refusal::Empty { .. }
+        | Refusal::ImageDamaged { .. } => exit::NO,
         _ => exit::CANNOT,
     }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod spool;
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,25 +58,13 @@ impl Input {
 
     /// Takes standard input: as it is when it is a file, else by way of an unnamed file in `spool_dir`.
     pub(crate) fn stdin(spool_dir: Option<&Path>, reporter: &Reporter) -> Result<Self> {
-        let label = "standard input".to_owned();
-        let stdin = std::io::stdin();
-        let copy = stdin.as_fd().try_clone_to_owned();
-        let file = File::from(copy.map_err(|source| DiskError::io("open", &label, source))?);
-        let kind = file.metadata().map_err(|source| DiskError::io("stat", &label, source))?.file_type();
+        let (file, label) = (stdin_file()?, STDIN.to_owned());
+        let kind = file.metadata().map_err(|source| DiskError::io("stat", STDIN, source))?.file_type();
         let source = if kind.is_file() {
-            FileSource::from_file(file, &label)?
-        } else if kind.is_dir() {
-            return Err(CliError::cannot("source.kind", "standard input is a directory", ""));
-        } else if stdin.is_terminal() {
-            return Err(CliError::usage(
-                "usage.terminal",
-                "standard input is a terminal",
-                "send an image through a pipe, or name a file",
-            ));
+            FileSource::from_file(file, STDIN)?
         } else {
             let spool_dir = spool_dir.map_or_else(spool::default_dir, Path::to_owned);
-            let mut pipe = spool::PatientPipe::new(file);
-            spool_input(&mut pipe, &spool_dir, u64::MAX, reporter)?
+            spool_input(&mut spool::PatientPipe::new(file), &spool_dir, u64::MAX, reporter)?
         };
         Ok(Self { file: Arc::new(source), label })
     }
@@ -123,6 +111,27 @@ impl SourceArgs {
         }
         Ok(context)
     }
+}
+
+const STDIN: &str = "standard input";
+
+/// Standard input as a reader that never leaves a wish to stop unheard.
+pub(crate) fn pipe() -> Result<impl Read + Send + 'static> {
+    Ok(spool::PatientPipe::new(stdin_file()?))
+}
+
+/// Standard input as a file of its own.
+fn stdin_file() -> Result<File> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(CliError::usage(
+            "usage.terminal",
+            "standard input is a terminal",
+            "send an image through a pipe, or name a file",
+        ));
+    }
+    let copy = stdin.as_fd().try_clone_to_owned();
+    Ok(File::from(copy.map_err(|source| DiskError::io("open", STDIN, source))?))
 }
 
 /// Whether the word is `-`.

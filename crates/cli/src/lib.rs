@@ -12,6 +12,7 @@ mod output_format;
 mod progress;
 mod session;
 mod signals;
+mod size;
 mod subject;
 
 use std::ffi::OsString;

@@ -121,8 +121,7 @@ fn pairs(words: &[String]) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
-/// The option by which a writer says how it compresses; what can be compressed has it.
-const COMPRESSION: &str = "compression_type";
+/// The option by which a writer compresses; what can be compressed has it.
 const COMPRESS: &str = "compress";
 
 fn compress(format: &'static Format, create: &Create, given: &mut Vec<(String, String)>) -> Result<()> {
@@ -134,10 +133,17 @@ fn compress(format: &'static Format, create: &Create, given: &mut Vec<(String, S
             "leave -c out, or write qcow2",
         ));
     }
-    if !given.iter().any(|(name, _)| name == COMPRESSION) {
-        given.push((COMPRESSION.to_owned(), "zstd".to_owned()));
+    match given.iter().find(|(name, _)| name == COMPRESS) {
+        Some((_, value)) if value == "on" => {}
+        Some((_, value)) => {
+            return Err(CliError::usage(
+                "option.twice",
+                format!("-c and -o {COMPRESS}={value} contradict each other"),
+                "leave one of them out",
+            ));
+        }
+        None => given.push((COMPRESS.to_owned(), "on".to_owned())),
     }
-    given.push((COMPRESS.to_owned(), "on".to_owned()));
     Ok(())
 }
 

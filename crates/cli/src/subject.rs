@@ -7,9 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_catalog::{LayerReader, Manifest, Places, Store, locate};
-use kiln_disk::{ByteSource, Disk};
-use kiln_format::{Choice, OpenContext};
+use kiln_catalog::{Manifest, Places, Store, locate};
+use kiln_import::only_layer;
 
 use crate::error::{CliError, Result};
 use crate::input::{Input, SourceArgs, is_dash};
@@ -67,26 +66,12 @@ impl Subject {
         match self {
             Self::File(path) => Ok((Input::open_or_stdin(path, None, &session.reporter)?, args.clone())),
             Self::Image(image) => {
-                let layer = image.only_layer()?;
+                let layer = only_layer(&image.manifest)?;
                 let file = image.store.open_layer(layer)?;
                 let input = Input { file: Arc::new(file), label: image.manifest.title() };
                 let args = SourceArgs { format: Some(layer.format.clone()), ..SourceArgs::default() };
                 Ok((input, args))
             }
-        }
-    }
-}
-
-impl StoredImage {
-    /// The one layer that an image has.
-    fn only_layer(&self) -> Result<&kiln_catalog::LayerRecord> {
-        match self.manifest.layers.as_slice() {
-            [layer] => Ok(layer),
-            layers => Err(kiln_catalog::Error::from(kiln_catalog::Refusal::LayerCount {
-                id: self.manifest.id.clone(),
-                layers: layers.len(),
-            })
-            .into()),
         }
     }
 }
@@ -120,19 +105,4 @@ pub(crate) fn find(word: &str, session: &Session) -> Result<StoredImage> {
 fn is_absence(error: &CliError) -> bool {
     matches!(error.code(), "store.not-found" | "store.missing" | "store.no-place")
         || error.code().starts_with("name.")
-}
-
-/// Opens layers as disks, for the store, which knows no formats.
-pub(crate) struct Layers;
-
-impl LayerReader for Layers {
-    fn open_layer(&self, format: &str, source: Arc<dyn ByteSource>) -> kiln_disk::Result<Box<dyn Disk>> {
-        let format = kiln_format::by_name(format).ok_or_else(|| kiln_disk::Error::Unsupported {
-            code: "format.unknown",
-            feature: format!("the layer format {format:?}"),
-            hint: "use the version of kiln that wrote it, or a newer one",
-        })?;
-        let image = kiln_format::open(source, Choice::Declared(format), &OpenContext::new())?;
-        Ok(image)
-    }
 }

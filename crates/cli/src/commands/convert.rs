@@ -172,12 +172,12 @@ fn write(
 }
 
 /// Standard output as a file of its own: no line buffer in between, and errors come back.
-fn stdout_file() -> Result<File> {
+pub(super) fn stdout_file() -> Result<File> {
     let copy = std::io::stdout().as_fd().try_clone_to_owned();
     copy.map(File::from).map_err(|source| CliError::Output { source })
 }
 
-fn refuse_terminal() -> Result<()> {
+pub(super) fn refuse_terminal() -> Result<()> {
     if std::io::stdout().is_terminal() {
         return Err(CliError::usage(
             "usage.terminal",

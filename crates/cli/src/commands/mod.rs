@@ -3,6 +3,8 @@
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod convert;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod map;
@@ -18,6 +20,8 @@ use crate::session::Session;
 /// Runs one command.
 pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
     match command {
+        Command::Import(args) => import::run(&args, session),
+        Command::Export(args) => export::run(&args, session),
         Command::Ls(args) => ls::run(&args, session),
         Command::Show(args) => show::run(&args, session),
         Command::Rm(args) => rm::run(&args, session),

@@ -13,6 +13,7 @@ use kiln_disk::digest::{
 use kiln_disk::{Durability, Existing, FileSource, GuestRange, Limits, StagedFile};
 use kiln_format::{CheckScope, Image, OpenContext, Tolerance};
 
+pub(crate) use self::expect::sha256_of;
 use self::expect::{Expected, Verdict};
 use self::report::{Against, Report};
 use crate::error::{About, Answer, CliError, Result};
@@ -32,6 +33,7 @@ of the flat disk, equal to sha256sum disk.raw.
 
 Examples:
   kiln verify disk.qcow2
+  kiln verify debian.qcow2 --checksums SHA512SUMS
   kiln verify disk.vhd --against disk.raw
   kiln verify --raw-digest disk.qcow2
   kiln verify disk.raw --save-leaves disk.leaves     # later: --leaves names the damaged blocks")]
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// Require this SHA-256 of the file as it is
     #[arg(long, value_name = "HEX")]
     sha256: Option<String>,
+    /// Require the checksum that this file lists for it (as sha256sum, sha512sum, md5sum write)
+    #[arg(long, value_name = "FILE")]
+    checksums: Option<PathBuf>,
     /// Require this content digest
     #[arg(long, value_name = "DIGEST")]
     content_digest: Option<ContentDigest>,

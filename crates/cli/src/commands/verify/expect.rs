@@ -3,7 +3,10 @@
 use kiln_disk::digest::{Algorithm, ContentDigest, Digest, DiskDigests, LeafFile};
 
 use super::{Args, read_leaves};
+use kiln_import::Expect;
+
 use crate::error::{CliError, Result};
+use crate::input::is_dash;
 
 /// Digests that must match.
 pub(super) struct Expected {
@@ -36,6 +39,14 @@ impl Expected {
         let mut transport = Vec::new();
         if let Some(hex) = &args.sha256 {
             transport.push(("--sha256".to_owned(), sha256_of(hex)?));
+        }
+        if let Some(path) = &args.checksums {
+            let name = (!is_dash(&args.subject)).then(|| args.subject.to_string_lossy());
+            let list = path.display().to_string();
+            for expected in kiln_import::expected(&Expect::List(path.clone()), name.as_deref())? {
+                let line = expected.listed.map_or(0, |(_, line)| line);
+                transport.push((format!("{list} line {line}"), expected.digest));
+            }
         }
         let leaves = args.leaves.as_deref().map(read_leaves).transpose()?;
         Ok(Self { transport, content: args.content_digest, leaves })

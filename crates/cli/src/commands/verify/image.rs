@@ -11,7 +11,7 @@ use crate::error::{CliError, Result};
 use crate::input::SourceArgs;
 use crate::judge::Judgement;
 use crate::session::Session;
-use crate::subject::{Layers, StoredImage, Subject};
+use crate::subject::{StoredImage, Subject};
 
 pub(super) fn verify(
     args: &Args,
@@ -22,7 +22,7 @@ pub(super) fn verify(
 ) -> Result<Report> {
     refuse_words_about_files(args)?;
     let manifest = &stored.manifest;
-    let found = stored.store.verify(manifest, &Layers, &session.reporter)?;
+    let found = kiln_import::verify_image(&stored.store, manifest, &session.reporter)?;
     let judgement = Judgement::from_findings(&found.findings);
     let subject = Subject::Image(Box::new(stored.clone()));
     let open = || {
@@ -68,6 +68,7 @@ pub(super) fn verify(
 fn refuse_words_about_files(args: &Args) -> Result<()> {
     let given = [
         ("--sha256", args.sha256.is_some()),
+        ("--checksums", args.checksums.is_some()),
         ("--leaves", args.leaves.is_some()),
         ("--save-leaves", args.save_leaves.is_some()),
         ("--format", args.source.format.is_some()),

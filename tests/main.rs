@@ -1,0 +1,16 @@
+//! End to end: the `kiln` binary as its users run it. One module a command or a concern.
+//!
+//! What a library can prove is proved there; here it is the wiring: words, streams, exit codes, signals, and the
+//! agreement with other programs. A tool that is missing fails the test that needs it; `make setup` installs all.
+
+mod support;
+
+mod catalog;
+mod check;
+mod completion;
+mod convert;
+mod errors;
+mod house;
+mod inspect;
+mod map;
+mod verify;
