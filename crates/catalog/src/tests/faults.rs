@@ -54,7 +54,8 @@ fn publication_and_removal_pass_the_steps_that_the_tests_break() {
 
 #[test]
 fn publication_that_fails_at_any_step_leaves_the_store_as_it_was() {
-    for nth in 0..PUBLISH.len() - 1 {
+    // Behind the commit there is nothing left that could fail.
+    for (nth, step) in PUBLISH.into_iter().enumerate().take_while(|(_, step)| *step != Step::Acknowledge) {
         let (_dir, store) = new_store();
         import(&store, "a", &disk(1));
         let (files, listing) = (tree(store.path()), titles(&store));
@@ -63,7 +64,7 @@ fn publication_that_fails_at_any_step_leaves_the_store_as_it_was() {
         assert_eq!(error.code(), "io.no-space", "step {nth}");
         let left: Vec<_> = tree(store.path()).into_iter().filter(|name| !is_layer_folder(name)).collect();
         let files: Vec<_> = files.into_iter().filter(|name| !is_layer_folder(name)).collect();
-        assert_eq!(left, files, "step {nth}: {:?}", PUBLISH[nth]);
+        assert_eq!(left, files, "{step:?}");
         assert_eq!(titles(&store), listing, "step {nth}");
         assert_eq!(finding_ids(&store), [""; 0], "step {nth}");
         let again = add(&store, "a", &disk(2), IfTaken::MoveTag).unwrap();

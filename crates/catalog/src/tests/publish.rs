@@ -115,6 +115,7 @@ fn staged_layer_that_changes_before_publication_is_refused() {
     let sealed = job.seal(new, &Silent).unwrap();
     std::fs::write(&path, disk(3)).unwrap();
     let error = job.publish(draft("a", &disk(1)), &[sealed], IfTaken::Refuse, &Silent).unwrap_err();
+    assert_eq!(error.code(), "source.changed");
     assert_eq!(tree(store.path()), ["images", "layers", "staging", "store.json"]);
     assert_eq!(titles(&store), [""; 0]);
 }
