@@ -150,7 +150,7 @@ pub(super) fn all() -> Vec<Row> {
         ] {
             rows.push(Row {
                 job: format!("content digest of {name}, against {peer} of the raw file"),
-                kiln: format!("\"$KILN\" verify {source} --json"),
+                kiln: format!("\"$KILN\" verify {source} --content-only --json"),
                 peers: vec![line.to_owned()],
                 target: Target::Ratio(0.1),
             });
@@ -180,7 +180,7 @@ pub(super) fn all() -> Vec<Row> {
 pub(super) fn scaling() -> Vec<Row> {
     [
         ("inspect", "\"$KILN\" inspect FILE --json"),
-        ("content digest", "\"$KILN\" verify FILE --json"),
+        ("content digest", "\"$KILN\" verify FILE --content-only --json"),
         ("convert to qcow2", "\"$KILN\" convert FILE out -O qcow2"),
     ]
     .map(|(job, line)| Row {
