@@ -34,7 +34,7 @@ test: ## Unit, law, corpus and oracle tests
 e2e: ## End-to-end tests: the Debian disk imported, exported, booted
 	@mkdir -p $(LOGS)
 	cargo xtask fixtures
-	cargo test --package kiln-cli --locked --no-fail-fast --test e2e -- --ignored --test-threads=1 2>&1 | tee $(LOGS)/e2e.log
+	cargo test --workspace --locked --no-fail-fast --test e2e -- --ignored --test-threads=1 2>&1 | tee $(LOGS)/e2e.log
 
 ci: ## Everything that must hold before a change lands
 	@bash crates/xtask/scripts/ci.sh
