@@ -5,6 +5,7 @@ pub mod fixtures;
 pub mod laws;
 mod model;
 pub mod oracle;
+pub mod qcow2;
 pub mod vhd;
 
 pub use model::ModelDisk;
