@@ -163,7 +163,8 @@ fn write(
         durability: if args.write.no_sync { Durability::Unsynced } else { Durability::Synced },
         read_back: !args.write.no_verify,
         threads,
-        content_digest: true,
+        // What is not read back needs no digest; asking for --raw-digest brings it along.
+        content_digest: !args.write.no_verify,
         raw_digest: args.raw_digest,
         leaves: None,
         budget,
