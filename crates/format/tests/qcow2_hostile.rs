@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_disk::{Budget, Error, GuestOffset, Limits, MemorySource, Silent};
+use kiln_disk::{Budget, Cost, Error, GuestOffset, Limits, MemorySource, Silent};
 use kiln_format::qcow2::Qcow2Problem;
 use kiln_format::{
     CheckScope, DenyAll, ExternalRef, Image, OpenContext, Resolved, Resolver, Tolerance, by_name,
@@ -492,6 +492,8 @@ fn t_fmt_03_a_read_error_at_any_step_is_that_error_and_gives_back_all_memory() {
             image.read_guest(GuestOffset::ZERO, &mut [0; 4096])?;
             image.check(CheckScope::Data, &Silent)
         });
+        drop(context);
+        assert!(budget.charge(Cost::Memory, 16 << 20).is_ok(), "memory is held after read {reads}");
         match answer {
             Ok(findings) => {
                 assert_eq!(findings.counts(), []);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kiln_disk::{ByteSource, Cost, Error, FileOffset, Result};
 
+use super::charged::Charged;
 use super::extension::BitmapsAt;
 use super::geometry::{Geometry, in_memory};
 use super::header::TablePlace;
@@ -18,6 +19,9 @@ const MOST: u32 = 65_535;
 const LONGEST_NAME: u16 = 1023;
 /// The longest directory of that many bitmaps.
 const DIRECTORY_MAX: u64 = 65_535 * (24 + 1024);
+
+/// Memory of an entry beside its name.
+const ENTRY_MEMORY: u64 = 64;
 
 /// A persistent bitmap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,7 @@ pub(super) fn read(
     geometry: Geometry,
     place: &BitmapsAt,
     context: &OpenContext,
+    held: &mut Charged,
     doubts: &mut Vec<Error>,
 ) -> Result<Vec<Bitmap>> {
     let mut list = Vec::new();
@@ -90,7 +95,7 @@ pub(super) fn read(
         }
         let name_len = u64::from(entry.name_len);
         context.budget.charge(Cost::MetadataBytes, name_len)?;
-        context.budget.charge(Cost::Memory, name_len)?;
+        held.add(name_len.saturating_add(ENTRY_MEMORY))?;
         let mut name = vec![0; in_memory(name_len)];
         source.read_bytes(FileOffset::new(name_at), &mut name)?;
         list.push(Bitmap {

@@ -10,6 +10,7 @@
 
 mod bitmap;
 mod cache;
+mod charged;
 mod check;
 mod codec;
 mod entry;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kiln_disk::{Budget, ByteSource, Cost, Error, FileOffset, Findings, Observer, Result};
 
 use super::bitmap::{self, Bitmap};
+use super::charged::Charged;
 use super::entry::EntryRules;
 use super::extension::{Extensions, confirm_known_features, feature_doubts};
 use super::external::{External, data_file_reference, open_backing, open_data_file};
@@ -33,6 +34,8 @@ pub struct Qcow2Image {
     /// What is wrong with headers and the places of tables; empty after a strict open.
     pub(super) doubts: Vec<Error>,
     pub(super) disk_len: u64,
+    /// Pays for the two lists.
+    _held: Charged,
     pub(super) map: Map,
     pub(super) decoded: ClusterCache,
     pub(super) data_file: External<Arc<dyn ByteSource>>,
@@ -77,9 +80,10 @@ impl Qcow2Image {
         doubts.extend(feature_doubts(&header, &extensions));
         doubts.extend(header.l1_doubts(file_len));
         doubts.extend(header.refcount_doubts(file_len));
-        let snapshots = snapshot::read(&source, &header, context, &mut doubts)?;
+        let mut held = Charged::new(&context.budget);
+        let snapshots = snapshot::read(&source, &header, context, &mut held, &mut doubts)?;
         let bitmaps = match &extensions.bitmaps {
-            Some(place) => bitmap::read(&source, geometry, place, context, &mut doubts)?,
+            Some(place) => bitmap::read(&source, geometry, place, context, &mut held, &mut doubts)?,
             None => Vec::new(),
         };
         let (l1, disk_len) = choose_disk(&header, &snapshots, context, file_len, &mut doubts)?;
@@ -108,6 +112,7 @@ impl Qcow2Image {
             bitmaps,
             doubts,
             disk_len,
+            _held: held,
             map,
             decoded: ClusterCache::default(),
             data_file,

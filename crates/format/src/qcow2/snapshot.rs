@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kiln_disk::{ByteSource, Cost, Error, FileOffset, Result};
 
+use super::charged::Charged;
 use super::header::{Header, L1_MAX, TablePlace};
 use super::problem::{Qcow2Problem, Table};
 use crate::facts::SnapshotFacts;
@@ -16,6 +17,9 @@ const FIXED_LEN: u64 = 40;
 const MOST: u32 = 65_536;
 /// Most extra data of one entry: QEMU's limit too.
 const MOST_EXTRA: u32 = 1024;
+
+/// Memory of an entry beside its words.
+const ENTRY_MEMORY: u64 = 128;
 
 /// An internal snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,7 @@ pub(super) fn read(
     source: &Arc<dyn ByteSource>,
     header: &Header,
     context: &OpenContext,
+    held: &mut Charged,
     doubts: &mut Vec<Error>,
 ) -> Result<Snapshots> {
     let mut found = Snapshots::default();
@@ -95,7 +100,7 @@ pub(super) fn read(
     }
     for index in 0..header.nb_snapshots.min(MOST) {
         let at = header.snapshots_offset.saturating_add(found.table_len);
-        match read_entry(source, header, context, index, at)? {
+        match read_entry(source, header, context, held, index, at)? {
             Ok((snapshot, len)) => {
                 found.table_len = found.table_len.saturating_add(len);
                 found.list.push(snapshot);
@@ -115,6 +120,7 @@ fn read_entry(
     source: &Arc<dyn ByteSource>,
     header: &Header,
     context: &OpenContext,
+    held: &mut Charged,
     index: u32,
     at: u64,
 ) -> Result<Entry> {
@@ -155,7 +161,7 @@ fn read_entry(
         return Ok(Err(past_end(end)));
     }
     context.budget.charge(Cost::MetadataBytes, tail_len)?;
-    context.budget.charge(Cost::Memory, tail_len)?;
+    held.add(tail_len.saturating_add(ENTRY_MEMORY))?;
     let mut tail = vec![0; super::geometry::in_memory(tail_len)];
     source.read_bytes(FileOffset::new(fixed_end), &mut tail)?;
     let (extra, words) =

@@ -1,11 +1,11 @@
 //! Where every structure of the file is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use kiln_disk::{Budget, Cost, FileOffset, Observer, Result, go_on};
+use kiln_disk::{Cost, FileOffset, Observer, Result, go_on};
 
 use super::{Report, specs};
+use crate::qcow2::charged::Charged;
 use crate::qcow2::entry::{COPIED, OFFSET_MASK, l2_table};
 use crate::qcow2::geometry::{L1_SLICE_ENTRIES, L1_SLICE_LEN, as_bytes};
 use crate::qcow2::header::{L1_MAX, REFCOUNT_TABLE_MAX};
@@ -31,28 +31,6 @@ pub(super) struct L2Use {
     pub(super) copied: bool,
 }
 
-/// Memory charged to the budget and given back.
-struct Charged {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Charged {
-    fn grow_to(&mut self, bytes: u64) -> Result<()> {
-        if let Some(more) = bytes.checked_sub(self.bytes) {
-            self.budget.charge(Cost::Memory, more)?;
-            self.bytes = bytes;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Charged {
-    fn drop(&mut self) {
-        self.budget.release(self.bytes);
-    }
-}
-
 /// Every structure, by place. All of them are aligned and in the file.
 pub(super) struct Layout {
     /// First byte to (first byte behind, what it is): everything of more than one cluster, and bitmap data.
@@ -66,7 +44,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn gather(image: &Qcow2Image, report: &mut Report, observer: &dyn Observer) -> Result<Self> {
-        let charged = Charged { budget: Arc::clone(&image.budget), bytes: 0 };
+        let charged = Charged::new(&image.budget);
         let mut layout = Self { fixed: BTreeMap::new(), l2: Vec::new(), blocks: Vec::new(), charged };
         let header = &image.header;
         let file_len = image.source.byte_len();
@@ -140,8 +118,7 @@ impl Layout {
     ) -> Result<()> {
         let header = &image.header;
         let (start, len) = (header.refcount_table_offset, header.refcount_table_len());
-        self.charge()?;
-        self.charged.grow_to(self.charged.bytes.saturating_add(len))?;
+        self.charged.add(len)?;
         let mut done = 0;
         while done < len {
             go_on(observer)?;
@@ -218,8 +195,8 @@ impl Layout {
     }
 
     fn charge(&mut self) -> Result<()> {
-        let used = as_bytes(self.l2.len()).saturating_mul(as_bytes(size_of::<L2Use>()));
-        self.charged.grow_to(used)
+        let tables = as_bytes(self.l2.len()).saturating_mul(as_bytes(size_of::<L2Use>()));
+        self.charged.grow_to(tables.saturating_add(as_bytes(self.blocks.len()).saturating_mul(8)))
     }
 
     /// One row for each table. The active L1 table comes first, so its entries lead.
