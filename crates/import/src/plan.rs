@@ -23,6 +23,9 @@ pub const RULE_SET: &str = "1";
 /// The largest disk taken by default: 64 TiB.
 pub const MAX_DISK_BYTES: u64 = 64 << 40;
 
+/// The longest raw file whose SHA-256 is computed unasked: 64 GiB, half a minute of one core.
+pub const RAW_HASH_BYTES: u64 = 64 << 30;
+
 /// Where the file comes from.
 pub enum Input {
     /// A file or a block device.
@@ -49,9 +52,8 @@ pub enum OnDamage {
 /// Which plain digests of the source file to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SourceDigest {
-    /// SHA-256 of a container. The bytes of a raw file are the flat disk itself, so its content digest identifies
-    /// the file already; SHA-256, which cannot skip holes nor use a second core, is then only computed to compare
-    /// it with a given one.
+    /// SHA-256 of the file, but not of a raw file longer than [`RAW_HASH_BYTES`]. SHA-256 skips no hole and uses
+    /// one core: a raw disk of 64 TiB, however empty, would take ten hours. Its content digest identifies it.
     #[default]
     Auto,
     /// SHA-256 of whatever comes.
@@ -225,8 +227,9 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     if !failing.is_empty() && request.on_damage == OnDamage::Refuse {
         return Err(Refusal::Findings { file: source.label().to_owned(), ids: failing }.into());
     }
-    let hash_source =
-        digests.is_empty() && (request.source_digest == SourceDigest::Always || format.id != "raw");
+    // Only for a raw file are the disk's holes the file's.
+    let is_long_raw = disk_bytes == source.byte_len() && disk_bytes > RAW_HASH_BYTES;
+    let hash_source = digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_long_raw);
     let facts = PlanFacts {
         file_name,
         byte_len: source.byte_len(),

@@ -3,12 +3,14 @@
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
-    Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance, SourceRecord,
+    Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance, SealedLayer,
+    SourceRecord,
 };
-use kiln_disk::digest::{Algorithm, Digest, DiskDigests, LeafWriter, hash_source};
+use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
 use kiln_disk::{Durability, Error as DiskError, Existing, Observer};
 use kiln_format::transfer::{FilePlan, stage_file};
 
@@ -61,30 +63,31 @@ impl Plan {
             Some(job) => job,
             None => self.store.begin()?,
         };
-        let begun = Instant::now();
-        let written = self.write_layer(&job, observer)?;
-        let convert = begun.elapsed();
-        let begun = Instant::now();
-        let content = written.digests.content;
-        let layer = NewLayer {
-            file: written.file,
-            leaves: written.leaves,
-            format: LAYER_FORMAT.to_owned(),
-            style: self.request.style.word().to_owned(),
-            content,
-        };
-        let sealed = job.seal(layer, observer)?;
-        let seal = begun.elapsed();
+        // The source's own digest is one thread's work and the longest: everything else is done beside it.
+        let failed = AtomicBool::new(false);
+        let (made, source_digest) = std::thread::scope(|scope| {
+            let hashing = self.request.hash_source.then(|| {
+                let observer = Beside { observer, failed: &failed };
+                let source = Arc::clone(&self.source);
+                scope.spawn(move || hash_source(source.as_ref(), &[Algorithm::Sha256], &observer))
+            });
+            let made = self.make_layer(&job, observer);
+            failed.store(made.is_err(), Ordering::Relaxed);
+            (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
+        });
+        let Made { sealed, disk: written, convert, seal } = made?;
+        self.source.confirm_unchanged()?;
+        let content = written.content;
         let begun = Instant::now();
         let checksum =
             self.facts.proved.first().map_or(Checksum::Unverified, crate::checksum::Expected::record);
         let mut digests = self.facts.digests.clone();
-        digests.extend(written.source_digest);
+        digests.extend(source_digest.transpose()?.into_iter().flatten());
         let draft = Draft {
             name: self.request.name,
             description: self.request.description,
             disk_bytes: self.image.disk_len(),
-            digests: ImageDigests { content, raw: written.digests.raw },
+            digests: ImageDigests { content, raw: written.raw },
             source: SourceRecord {
                 file_name: self.facts.file_name.clone(),
                 format: self.facts.format.id.to_owned(),
@@ -97,7 +100,7 @@ impl Plan {
         let published = job.publish(draft, &[sealed], self.request.if_taken, observer)?;
         Ok(Outcome {
             manifest: published.manifest,
-            data_bytes: written.digests.data_bytes,
+            data_bytes: written.data_bytes,
             new_bytes: published.new_bytes,
             untagged: published.untagged,
             healed: published.healed,
@@ -112,44 +115,46 @@ impl Plan {
         })
     }
 
-    /// Writes layer and leaf list into the job; the source's own digest is computed beside that, when it is
-    /// wanted, from the same descriptor.
-    fn write_layer(&self, job: &Job, observer: &dyn Observer) -> Result<WrittenLayer> {
+    /// Writes layer and leaf list into the job, and brings them to the device.
+    fn make_layer(&self, job: &Job, observer: &dyn Observer) -> Result<Made> {
+        let begun = Instant::now();
+        let (file, leaves, disk) = self.write_layer(job, observer)?;
+        let convert = begun.elapsed();
+        let begun = Instant::now();
+        let layer = NewLayer {
+            file,
+            leaves,
+            format: LAYER_FORMAT.to_owned(),
+            style: self.request.style.word().to_owned(),
+            content: disk.content,
+        };
+        let sealed = job.seal(layer, observer)?;
+        Ok(Made { sealed, disk, convert, seal: begun.elapsed() })
+    }
+
+    /// Writes layer and leaf list: their paths, and the digests of the disk in them.
+    fn write_layer(&self, job: &Job, observer: &dyn Observer) -> Result<(PathBuf, PathBuf, DiskDigests)> {
         let (format, create) = layer_format()?;
         let options = options_of(&create, self.request.style.option_pairs())?;
         let disk_len = self.image.disk_len();
         let (leaf_file, leaf_path) = job.create_file("layer.leaves")?;
         let mut leaves = LeafWriter::new(BufWriter::new(leaf_file), disk_len)?;
         let dest = job.dir().join("layer.qcow2");
-        let source = Arc::clone(&self.source);
-        let (staged, source_digest) = std::thread::scope(|scope| {
-            let hashing = self.request.hash_source.then(|| {
-                // The conversion shows the progress.
-                scope.spawn(move || hash_source(source.as_ref(), &[Algorithm::Sha256], &Quiet(observer)))
-            });
-            let plan = FilePlan {
-                disk: self.image.as_ref(),
-                format,
-                options: &options,
-                dest: &dest,
-                existing: Existing::Keep,
-                durability: Durability::Synced,
-                read_back: true,
-                threads: self.request.threads,
-                content_digest: true,
-                raw_digest: self.request.raw_digest,
-                leaves: Some(&mut leaves),
-                budget: &self.budget,
-            };
-            let staged = stage_file(plan, observer);
-            let digest = hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled)));
-            (staged, digest)
-        });
-        let (staged, outcome) = staged?;
-        let source_digest = match source_digest {
-            None => None,
-            Some(digests) => digests?.into_iter().next(),
+        let plan = FilePlan {
+            disk: self.image.as_ref(),
+            format,
+            options: &options,
+            dest: &dest,
+            existing: Existing::Keep,
+            durability: Durability::Synced,
+            read_back: true,
+            threads: self.request.threads,
+            content_digest: true,
+            raw_digest: self.request.raw_digest,
+            leaves: Some(&mut leaves),
+            budget: &self.budget,
         };
+        let (staged, outcome) = stage_file(plan, observer)?;
         // Asked for above, so it is there.
         let digests = outcome.digests.ok_or(Error::Disk(DiskError::Cancelled))?;
         let leaf_file = leaves
@@ -158,25 +163,28 @@ impl Plan {
             .map_err(|error| DiskError::io("write", leaf_path.display().to_string(), error.into_error()))?;
         drop(leaf_file);
         staged.commit(Existing::Keep, Durability::Unsynced)?;
-        self.source.confirm_unchanged()?;
-        Ok(WrittenLayer { file: dest, leaves: leaf_path, digests, source_digest })
+        Ok((dest, leaf_path, digests))
     }
 }
 
-struct WrittenLayer {
-    file: PathBuf,
-    leaves: PathBuf,
-    digests: DiskDigests,
-    source_digest: Option<Digest>,
+/// A layer that is on the device.
+struct Made {
+    sealed: SealedLayer,
+    disk: DiskDigests,
+    convert: Duration,
+    seal: Duration,
 }
 
-/// Passes on the wish to stop, and no events.
-struct Quiet<'a>(&'a dyn Observer);
+/// For work beside the conversion, which is what the events are about. Stops when the conversion failed.
+struct Beside<'a> {
+    observer: &'a dyn Observer,
+    failed: &'a AtomicBool,
+}
 
-impl Observer for Quiet<'_> {
+impl Observer for Beside<'_> {
     fn event(&self, _event: kiln_disk::Event<'_>) {}
 
     fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
+        self.failed.load(Ordering::Relaxed) || self.observer.is_cancelled()
     }
 }
