@@ -12,14 +12,23 @@ use kiln_disk::{CheckSpec, Disk, Findings, GuestOffset, Result, Severity};
 use crate::wire::{bytes, le16, le32, le64};
 
 /// What this module can find.
-pub static CHECKS: &[CheckSpec] = &[GPT_PAST_END, GPT_BACKUP_MISSING, MBR_PAST_END, FS_PAST_END];
+pub static CHECKS: &[CheckSpec] =
+    &[GPT_PAST_END, GPT_BACKUP_CUT, GPT_BACKUP_MISSING, MBR_PAST_END, FS_PAST_END];
 
 static GPT_PAST_END: CheckSpec = CheckSpec {
     id: "disk.gpt.past-end",
     severity: Severity::Damage,
-    summary: "the GPT says that the disk is longer than it is",
-    effect: "the end of the disk is missing; file systems there are cut",
+    summary: "a partition of the GPT ends behind the end of the disk",
+    effect: "the end of the disk is missing; the file system there is cut",
     fix: "fetch or copy the file again and compare its length with the original's",
+};
+
+static GPT_BACKUP_CUT: CheckSpec = CheckSpec {
+    id: "disk.gpt.backup-cut",
+    severity: Severity::Advice,
+    summary: "the disk ends before the backup of its GPT, behind its last partition",
+    effect: "no partition is touched; partitioning tools will complain, and some clouds refuse the image",
+    fix: "write the backup at the new end: sgdisk -e",
 };
 
 static GPT_BACKUP_MISSING: CheckSpec = CheckSpec {
@@ -75,14 +84,15 @@ fn gpt_end(disk: &dyn Disk, head: &[u8], sector: u64, findings: &mut Findings) -
     let disk_len = disk.disk_len();
     let at = alternate_lba.checked_mul(sector);
     let Some(at) = at.filter(|at| at.saturating_add(sector) <= disk_len) else {
+        let last = last_partition_end(disk, header, sector)?;
         let claimed = alternate_lba.saturating_add(1).saturating_mul(sector);
         let detail = format!(
-            "AlternateLBA {alternate_lba} puts the end of the disk at byte {claimed}, the disk has {disk_len}"
+            "AlternateLBA {alternate_lba} puts the end of the disk at byte {claimed}, the last partition ends at \
+             byte {last}, the disk has {disk_len}"
         );
+        let check = if last > disk_len { &GPT_PAST_END } else { &GPT_BACKUP_CUT };
         let lost = claimed.saturating_sub(disk_len);
-        findings.push(
-            GPT_PAST_END.found(detail).guest(GuestOffset::new(disk_len), lost).at_guest(disk, header_at),
-        );
+        findings.push(check.found(detail).guest(GuestOffset::new(disk_len), lost).at_guest(disk, header_at));
         return Ok(());
     };
     let Some(backup) = read(disk, at, sector)? else { return Ok(()) };
@@ -94,6 +104,29 @@ fn gpt_end(disk: &dyn Disk, head: &[u8], sector: u64, findings: &mut Findings) -
         findings.push(GPT_BACKUP_MISSING.found(detail).guest(place, sector).at_guest(disk, header_at));
     }
     Ok(())
+}
+
+/// The first byte behind all partitions; the end of the disk as the header claims it, when the entries cannot be
+/// read ("GPT Partition Entry": type GUID at 0, ending LBA at 40).
+fn last_partition_end(disk: &dyn Disk, header: &[u8], sector: u64) -> Result<u64> {
+    /// More entries than any tool writes, and few enough to read at once.
+    const MAX_BYTES: u64 = 1 << 20;
+    let claimed = le64(header, 48).map_or(u64::MAX, |lba| lba.saturating_add(1).saturating_mul(sector));
+    let fields = (le64(header, 72), le32(header, 80), le32(header, 84));
+    let (Some(lba), Some(count), Some(size)) = fields else { return Ok(claimed) };
+    let len = u64::from(count).saturating_mul(u64::from(size));
+    if size < 128 || len > MAX_BYTES {
+        return Ok(claimed);
+    }
+    let at = lba.saturating_mul(sector);
+    if at.checked_add(len).is_none_or(|end| end > disk.disk_len()) {
+        return Ok(claimed);
+    }
+    let Some(entries) = read(disk, at, len)? else { return Ok(claimed) };
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let used = entries.chunks_exact(size).filter(|entry| bytes::<16>(entry, 0) != Some([0; 16]));
+    let ends = used.filter_map(|entry| Some(le64(entry, 40)?.saturating_add(1).saturating_mul(sector)));
+    Ok(ends.max().unwrap_or(0))
 }
 
 /// A primary partition: number (1 to 4), first sector, sectors.

@@ -23,7 +23,16 @@ fn gpt_disk(sectors: usize, claimed: u64) -> Vec<u8> {
         disk[at..at + 8].copy_from_slice(b"EFI PART");
         disk[at + 24..at + 32].copy_from_slice(&own.to_le_bytes());
         disk[at + 32..at + 40].copy_from_slice(&other.to_le_bytes());
+        disk[at + 48..at + 56].copy_from_slice(&(sectors as u64 - 34).to_le_bytes());
+        disk[at + 72..at + 80].copy_from_slice(&2_u64.to_le_bytes());
+        disk[at + 80..at + 84].copy_from_slice(&128_u32.to_le_bytes());
+        disk[at + 84..at + 88].copy_from_slice(&128_u32.to_le_bytes());
     }
+    // One partition, from sector 64 to sector 1600.
+    let entry = 2 * SECTOR;
+    disk[entry..entry + 16].fill(0x42);
+    disk[entry + 32..entry + 40].copy_from_slice(&64_u64.to_le_bytes());
+    disk[entry + 40..entry + 48].copy_from_slice(&1600_u64.to_le_bytes());
     disk
 }
 
@@ -65,6 +74,19 @@ fn a_cut_gpt_disk_says_how_much_is_missing() {
 }
 
 #[test]
+fn a_gpt_disk_cut_behind_its_last_partition_lost_only_the_backup() {
+    let mut disk = gpt_disk(2048, 2047);
+    disk.truncate(1700 * SECTOR);
+    let lost = Some((1700 * 512, 348 * 512));
+    assert_eq!(findings_of(disk.clone()), [("disk.gpt.backup-cut", Some(512), lost)]);
+    // Entries that cannot be trusted: the header's LastUsableLBA counts.
+    disk[SECTOR + 84..SECTOR + 88].copy_from_slice(&7_u32.to_le_bytes());
+    assert_eq!(findings_of(disk.clone()), [("disk.gpt.past-end", Some(512), lost)]);
+    disk[SECTOR + 84..SECTOR + 88].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(findings_of(disk), [("disk.gpt.past-end", Some(512), lost)]);
+}
+
+#[test]
 fn a_gpt_disk_whose_end_was_never_written_misses_its_backup() {
     let mut disk = gpt_disk(2048, 2047);
     disk[1500 * SECTOR..].fill(0);
@@ -83,7 +105,7 @@ fn a_gpt_disk_that_was_grown_behind_its_backup_is_whole() {
 fn an_alternate_lba_of_2_to_the_64_is_past_the_end_not_a_panic() {
     let found = findings_of(gpt_disk(2048, u64::MAX));
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].0, "disk.gpt.past-end");
+    assert_eq!(found[0].0, "disk.gpt.backup-cut");
 }
 
 #[test]
@@ -168,7 +190,7 @@ fn what_nothing_claims_is_raw_and_says_what_was_seen() {
     };
     assert_eq!(evidence(&[]), "no known structure");
     assert_eq!(evidence(&[7; 513]), "no known structure");
-    assert_eq!(evidence(&gpt_disk(64, 63)), "a GUID partition table");
+    assert_eq!(evidence(&gpt_disk(128, 127)), "a GUID partition table");
     assert_eq!(evidence(&mbr_disk(1 << 20, 2048, 100)), "an MBR partition table");
     let mut boot_sector = vec![0; 512];
     boot_sector[510..].copy_from_slice(&[0x55, 0xaa]);
