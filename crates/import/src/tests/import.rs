@@ -66,7 +66,7 @@ fn source_has_its_sha256_except_a_long_raw_file_unless_asked_for() {
     assert_eq!(digests.iter().map(Digest::hex).collect::<Vec<_>>(), [sha256_of(&disk(3))]);
     let long = bench.path("long.raw");
     let file = std::fs::File::create(&long).unwrap();
-    file.set_len(crate::RAW_HASH_BYTES + 512).unwrap();
+    file.set_len(RAW_HASH_BYTES + 512).unwrap();
     assert_eq!(bench.import(&long, "b").manifest.source.digests, []);
 }
 
