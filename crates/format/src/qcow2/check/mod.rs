@@ -9,6 +9,7 @@ mod count;
 mod decode;
 mod layout;
 mod specs;
+mod unfinished;
 
 use kiln_disk::{Error, Finding, Findings, Observer, Result, go_on};
 
@@ -38,6 +39,7 @@ pub(super) fn run(image: &Qcow2Image, scope: CheckScope, observer: &dyn Observer
     }
     let layout = layout::Layout::gather(image, &mut report, observer)?;
     count::run(image, &layout, &mut report, observer)?;
+    unfinished::run(image, &layout, &mut report, observer)?;
     if scope == CheckScope::Data {
         decode::run(image, &layout, &mut report, observer)?;
     }

@@ -27,6 +27,9 @@ checks! {
     DIRTY: "qcow2.dirty" Waste
         "the image was not closed cleanly",
         "guest data is whole; reference counts may lag behind", REPAIR;
+    UNFINISHED: "qcow2.unfinished" Damage
+        "the disk is empty, and behind the tables lies data that nothing leads to",
+        "a conversion was stopped before it wrote its tables: the disk reads as zeros", REFETCH;
     RAW_BIT: "qcow2.data-file.raw-bit" Fatal
         "the raw-external-data bit contradicts the header",
         "where guest data is cannot be known", REFETCH;
