@@ -77,12 +77,12 @@ impl Printer {
 
     /// `name` and `value` in the two columns that all reports share.
     pub(crate) fn field(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.line(&format!("{name:<14}{value}"));
+        self.line(&format!("{name:<13} {value}"));
     }
 
     /// As [`Printer::field`], printed even when quiet.
     pub(crate) fn data_field(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.data(&format!("{name:<14}{value}"));
+        self.data(&format!("{name:<13} {value}"));
     }
 
     /// The answer as one JSON object, when JSON is asked for.
