@@ -13,6 +13,7 @@ mod damaged;
 mod errors;
 mod house;
 mod inspect;
+mod interrupted;
 mod map;
 mod references;
 mod verify;

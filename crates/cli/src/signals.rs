@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::error::exit;
 
@@ -28,6 +28,8 @@ pub(crate) fn watch() -> Arc<AtomicBool> {
         );
         let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
     }
+    // Past the limit on file sizes a write should fail with an error, like any other, and not kill.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
     flag
 }
 
