@@ -15,5 +15,6 @@ mod house;
 mod inspect;
 mod interrupted;
 mod map;
+mod real_disk;
 mod references;
 mod verify;

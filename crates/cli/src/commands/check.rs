@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_disk::Limits;
-use kiln_format::{CheckScope, Tolerance};
+use kiln_format::{CheckScope, ExternalRef, Tolerance};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
@@ -41,6 +41,8 @@ struct Record<'a> {
     fit: bool,
     disk_bytes: Option<u64>,
     file_bytes: u64,
+    /// Other files that the image names. None was opened unless it was allowed.
+    references: &'a [ExternalRef],
     findings: &'a [FindingRecord],
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         fit,
         disk_bytes: judgement.facts.as_ref().map(|facts| facts.disk_bytes),
         file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
+        references: judgement.facts.as_ref().map_or(&[], |facts| &facts.references),
         findings: &judgement.findings,
     };
     let out = &mut session.printer;
@@ -66,6 +69,9 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     out.field("format", record.format.unwrap_or("none that Kiln reads as it stands"));
     if let Some(bytes) = record.disk_bytes {
         out.field("disk size", Size(bytes));
+    }
+    for reference in record.references {
+        out.field(reference.role.words(), format!("{} (the disk is not whole without it)", reference.name));
     }
     for line in judgement.lines() {
         out.line(&line);
