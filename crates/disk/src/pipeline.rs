@@ -87,6 +87,8 @@ struct State<R> {
     serving: bool,
     in_flight: usize,
     failed: Option<(u64, Error)>,
+    /// A thread panicked: what it had in hand will never be done.
+    broken: bool,
 }
 
 impl<R> Default for State<R> {
@@ -100,6 +102,23 @@ impl<R> Default for State<R> {
             serving: false,
             in_flight: 0,
             failed: None,
+            broken: false,
+        }
+    }
+}
+
+/// Sends the other threads home when its own thread panics; they would wait for its task for ever. The scope then
+/// carries the panic on.
+struct Alarm<'a, R> {
+    state: &'a Mutex<State<R>>,
+    changed: &'a Condvar,
+}
+
+impl<R> Drop for Alarm<'_, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(self.state).broken = true;
+            self.changed.notify_all();
         }
     }
 }
@@ -126,6 +145,7 @@ impl<R, N, U> Job<R, N, U> {
         N: FnMut() -> Result<Option<T>>,
         U: FnMut(R) -> Result<P>,
     {
+        let _alarm = Alarm { state: &self.state, changed: &self.changed };
         loop {
             match self.next_move() {
                 Move::Leave => return,
@@ -179,7 +199,7 @@ impl<R, N, U> Job<R, N, U> {
 
     fn next_move(&self) -> Move<R> {
         let mut state = lock(&self.state);
-        if state.failed.is_some() {
+        if state.failed.is_some() || state.broken {
             return Move::Leave;
         }
         let served = state.served;
@@ -255,6 +275,35 @@ mod tests {
             )
             .unwrap();
             assert_eq!(seen, (0..500).map(|n| n * 2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_step_ends_the_job_with_that_panic() {
+        for step in 0..3 {
+            let run = || {
+                let fails = |here: u32, n: u64| assert!(here != step || n != 20, "planted");
+                run_ordered(
+                    3,
+                    4,
+                    Steps {
+                        next: numbers(1_000),
+                        work: |n| {
+                            fails(0, n);
+                            Ok(n)
+                        },
+                        turn: |n| {
+                            fails(1, n);
+                            Ok(n)
+                        },
+                        after: |n| {
+                            fails(2, n);
+                            Ok(())
+                        },
+                    },
+                )
+            };
+            assert!(std::panic::catch_unwind(run).is_err(), "step {step}");
         }
     }
 
