@@ -81,15 +81,62 @@ impl Encode for Compressed {
         out.resize(before.saturating_add(self.cluster_size.saturating_sub(1)), 0);
         let mut compressor = self.compressor()?;
         let len = out.get_mut(before..).and_then(|room| compressor.compress(cluster, room));
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(compressor);
         match len {
             Some(len) => {
+                // Only a compressor that came to its end is used again: zlib-rs 0.6.8 keeps the read position of
+                // its pending buffer over a reset, and a few clusters that did not fit make it panic.
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(compressor);
                 out.truncate(before.saturating_add(len));
                 Ok(Encoding::Encoded)
             }
             None => {
                 out.truncate(before);
                 Ok(Encoding::Verbatim)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_that_do_not_shrink_leave_no_trace_in_those_that_follow() {
+        let noise = |seed: u64| -> Vec<u8> {
+            let mut x = seed;
+            let step = |_| {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                x.to_le_bytes()[3]
+            };
+            (0..16_384).map(step).collect()
+        };
+        let text: Vec<u8> = (0..16_384_u32).map(|n| (n / 100).to_le_bytes()[0]).collect();
+        for codec in [Codec::Zlib, Codec::Zstd] {
+            let reference = {
+                let mut out = Vec::new();
+                assert_eq!(
+                    Compressed::new(codec, 16_384).encode(&text, &mut out).unwrap(),
+                    Encoding::Encoded
+                );
+                out
+            };
+            let encoder = Compressed::new(codec, 16_384);
+            // A compressor that was given up on several times in a row is the one to fear.
+            for round in 1..40 {
+                let mut out = vec![9];
+                for cluster in 0..round {
+                    assert_eq!(
+                        encoder.encode(&noise(round * 100 + cluster), &mut out).unwrap(),
+                        Encoding::Verbatim
+                    );
+                    assert_eq!(out, [9], "nothing of a cluster stored as it is stays behind");
+                }
+                out.clear();
+                encoder.encode(&text, &mut out).unwrap();
+                assert!(out == reference, "after {round} clusters of noise");
             }
         }
     }
