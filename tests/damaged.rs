@@ -175,6 +175,9 @@ fn qcow2_over_a_host_file_is_refused_and_the_host_file_stays_out() {
     assert!(said.contains("host.txt"), "{said}");
     assert!(!said.contains("host secret"), "{said}");
     assert!(no_secret_in(&sandbox.work()));
+    let json = sandbox.kiln(["check", "--json", "leak.qcow2"]).exits(1).json("kiln.check.v1");
+    assert_eq!(json["findings"][0]["id"], "format.reference");
+    assert!(json["findings"][0]["offset_bytes"].as_u64().is_some(), "{json}");
     let ran = sandbox.kiln(["convert", "leak.qcow2", "out.raw"]).exits(1);
     assert!(ran.stderr.contains("--allow-backing"), "{}", ran.stderr);
     assert!(!sandbox.path("out.raw").exists());

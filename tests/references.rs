@@ -121,8 +121,18 @@ fn refusal_names_the_reference_and_the_way_out_and_inspect_only_shows_it() {
     let json = sandbox.kiln(["inspect", "--json", "relative.qcow2"]).exits(0).json("kiln.inspect.v1");
     assert_eq!(
         json["references"],
-        serde_json::json!([{"role": "backing", "name": "secret.raw", "format": "raw"}])
+        serde_json::json!([{
+            "role": "backing",
+            "name": "secret.raw",
+            "format": "raw",
+            "at": json["references"][0]["at"],
+        }])
     );
+    let at = usize::try_from(json["references"][0]["at"].as_u64().unwrap()).unwrap();
+    assert_eq!(std::fs::read(sandbox.path("relative.qcow2")).unwrap()[at..][..10], *b"secret.raw");
+    let json = sandbox.kiln(["check", "--json", "relative.qcow2"]).exits(1).json("kiln.check.v1");
+    assert_eq!(json["findings"][0]["id"], "format.reference");
+    assert_eq!(json["findings"][0]["offset_bytes"], at);
 }
 
 #[test]

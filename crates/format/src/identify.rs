@@ -175,7 +175,7 @@ pub fn open(source: Arc<dyn ByteSource>, choice: Choice, context: &OpenContext) 
 }
 
 /// What checks of any format can find before or beside the format's own.
-pub static CHECKS: &[CheckSpec] = &[UNREADABLE, NO_IMAGE];
+pub static CHECKS: &[CheckSpec] = &[UNREADABLE, NO_IMAGE, REFERENCE];
 
 static UNREADABLE: CheckSpec = CheckSpec {
     id: "format.unreadable",
@@ -191,6 +191,14 @@ static NO_IMAGE: CheckSpec = CheckSpec {
     summary: "this is not a disk image as it stands",
     effect: "a program that takes it for a raw disk makes a disk of garbage",
     fix: "unpack or convert it first",
+};
+
+static REFERENCE: CheckSpec = CheckSpec {
+    id: "format.reference",
+    severity: Severity::Fatal,
+    summary: "a part of the disk is in another file",
+    effect: "the image is not the disk by itself; a program that follows the name opens whatever is there",
+    fix: "if you trust it, say where the other file is with --allow-backing NAME=PATH, and convert the two into one",
 };
 
 /// The result of [`check`].
@@ -236,9 +244,25 @@ pub fn check(
         Err(error) => return Err(error),
     };
     report.facts = Some(image.facts());
-    report.findings = image.check(scope, observer)?;
+    references(report.facts.as_ref(), &context, &mut report.findings);
+    report.findings.extend(image.check(scope, observer)?);
     completeness::check(image.as_ref(), &mut report.findings)?;
     Ok(report)
+}
+
+/// Finds references that lead nowhere. A parent disk may have several names, of which one is enough.
+fn references(facts: Option<&Facts>, context: &OpenContext, findings: &mut Findings) {
+    let all = facts.map_or(&[][..], |facts| &facts.references);
+    let found = |role| {
+        all.iter().filter(|other| other.role == role).any(|other| context.resolver.resolve(other).is_ok())
+    };
+    for (index, reference) in all.iter().enumerate() {
+        let is_first = all.iter().take(index).all(|before| before.role != reference.role);
+        if is_first && !found(reference.role) {
+            let detail = format!("{} {:?}", reference.role.words(), reference.name);
+            findings.push(REFERENCE.found(detail).at(reference.at));
+        }
+    }
 }
 
 /// An error as a finding: the whole chain in the detail, its offset as the place.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{ByteSource, Error, Result};
+use kiln_disk::{ByteSource, Error, FileOffset, Result};
 use serde::Serialize;
 
 use crate::table::Format;
@@ -40,6 +40,8 @@ pub struct ExternalRef {
     pub name: String,
     /// The format that the container declares for it.
     pub format: Option<String>,
+    /// Byte of the container that makes it need the file: of the name, where it has a place of its own.
+    pub at: FileOffset,
 }
 
 /// What a reference leads to.

@@ -247,12 +247,15 @@ fn a_differencing_disk_is_never_read_without_its_parent() {
     assert_eq!(strict(&built.bytes).err().unwrap().code(), "reference.denied");
 
     let image = damaged(&built.bytes).unwrap();
-    let named = |name: &str| ExternalRef {
-        role: ExternalRole::Parent,
-        name: name.to_owned(),
-        format: Some("vhd".to_owned()),
-    };
     let facts = image.facts();
+    let named = |name: &str| {
+        // The bytes at the place are the name's: UTF-16, big-endian in the header, little-endian in locators.
+        let at = facts.references.iter().find(|reference| reference.name == name).unwrap().at;
+        let place = &built.bytes[usize::try_from(at.get()).unwrap()..];
+        let first = name.as_bytes()[0];
+        assert!(place.starts_with(&[0, first]) || place.starts_with(&[first, 0]), "{name} at {at}");
+        ExternalRef { role: ExternalRole::Parent, name: name.to_owned(), format: Some("vhd".to_owned()), at }
+    };
     assert_eq!(facts.variant, "differencing");
     assert_eq!(
         facts.references,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{ByteSource, Error, Result};
+use kiln_disk::{ByteSource, Error, FileOffset, Result};
 
 use crate::image::{Image, OpenContext, Tolerance};
 use crate::resolver::{DenyAll, ExternalRef, ExternalRole, Resolver};
@@ -110,5 +110,9 @@ pub(super) fn data_file_reference(name: Option<&str>) -> ExternalRef {
         role: ExternalRole::DataFile,
         name: name.unwrap_or("").to_owned(),
         format: Some("raw".to_owned()),
+        at: FileOffset::new(INCOMPATIBLE_FEATURES_AT),
     }
 }
+
+/// Byte of the header that says, by its bit 2, that there is a data file.
+const INCOMPATIBLE_FEATURES_AT: u64 = 72;

@@ -163,6 +163,7 @@ fn backing_reference(
         role: ExternalRole::Backing,
         name: String::from_utf8_lossy(name).into_owned(),
         format: extensions.backing_format.clone(),
+        at: FileOffset::new(place.start),
     }))
 }
 

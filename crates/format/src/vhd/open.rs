@@ -231,6 +231,9 @@ pub(super) fn overlap(blocks: &Blocks, ends: &Ends) -> Option<(Region, Region)> 
         .find(|(one, other)| one.len > 0 && other.len > 0 && one.overlaps(other.start, other.len))
 }
 
+/// "Parent Unicode Name" in the dynamic disk header.
+const PARENT_UNICODE_NAME_AT: u64 = 64;
+
 /// The longest name that is read: Windows paths end at 32767 units of two bytes.
 const MAX_NAME: u32 = 64 * 1024;
 
@@ -245,7 +248,8 @@ pub(super) struct ParentNames {
 /// Every name that a differencing disk has for its parent.
 pub(super) fn parent_names(blocks: &Blocks) -> Result<ParentNames> {
     let header = &blocks.header;
-    let mut names = vec![header.parent_unicode_name.clone()];
+    let name_at = blocks.header_at.saturating_add(PARENT_UNICODE_NAME_AT);
+    let mut names = vec![(header.parent_unicode_name.clone(), FileOffset::new(name_at))];
     let mut faults = Vec::new();
     for locator in &header.locators {
         let entry_at = FileOffset::new(blocks.header_at.saturating_add(locator.entry_at));
@@ -260,16 +264,18 @@ pub(super) fn parent_names(blocks: &Blocks) -> Result<ParentNames> {
             continue;
         }
         let mut raw = vec![0; usize::try_from(len).unwrap_or(0)];
-        blocks.source.read_bytes(FileOffset::new(locator.platform_data_offset), &mut raw)?;
-        names.extend(header::locator_text(locator.platform_code, &raw));
+        let at = FileOffset::new(locator.platform_data_offset);
+        blocks.source.read_bytes(at, &mut raw)?;
+        names.extend(header::locator_text(locator.platform_code, &raw).map(|name| (name, at)));
     }
     let mut references: Vec<ExternalRef> = Vec::new();
-    for name in names.into_iter().filter(|name| !name.is_empty()) {
+    for (name, at) in names.into_iter().filter(|(name, _)| !name.is_empty()) {
         if references.iter().all(|known| known.name != name) {
             references.push(ExternalRef {
                 role: ExternalRole::Parent,
                 name,
                 format: Some(FORMAT.id.to_owned()),
+                at,
             });
         }
     }
