@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt fmt-check lint test e2e ci bench fixtures fixtures-check fuzz-smoke doc man
+# A disk of your own for `make demo`; the Debian disk, built on first use, when empty.
+DISK ?=
+.PHONY: help demo setup build fmt fmt-check lint test e2e ci bench fixtures fixtures-check fuzz-smoke doc man
 
 LOGS := target/ci
 
@@ -15,6 +17,9 @@ setup: ## Install what tests and measurements need (Debian packages; root or sud
 
 build: ## Build the release binary, target/release/kiln
 	cargo build --release --locked --package kiln-cli
+
+demo: ## Build kiln, then import, verify and list a real disk (DISK=FILE for one of your own)
+	@bash crates/xtask/scripts/demo.sh $(DISK)
 
 fmt: ## Format the source
 	cargo fmt --all
