@@ -3,7 +3,7 @@
 //! This is how one deterministic file comes out of any number of threads: what depends on order (where bytes go,
 //! which hash comes next) happens in `turn`, one task at a time and in sequence; everything else runs beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
@@ -16,7 +16,9 @@ pub struct Steps<Next, Work, Turn, After> {
     pub work: Work,
     /// The ordered part: called once per task, in the order of the tasks.
     pub turn: Turn,
-    /// What is left to do once the order is settled; parallel again.
+    /// What is left to do once the order is settled: one task at a time, while other threads go on with the other
+    /// steps. Storing in one file belongs here: file systems let one writer in at a time anyway, and threads that
+    /// wait for it inside the kernel burn their core.
     pub after: After,
 }
 
@@ -65,15 +67,15 @@ where
     }
 }
 
-struct Job<R, N, U> {
+struct Job<R, P, N, U> {
     window: usize,
-    state: Mutex<State<R>>,
+    state: Mutex<State<R, P>>,
     changed: Condvar,
     next: Mutex<N>,
     turn: Mutex<U>,
 }
 
-struct State<R> {
+struct State<R, P> {
     /// Index of the next task to make.
     made: u64,
     /// A thread is inside `next`.
@@ -85,13 +87,17 @@ struct State<R> {
     served: u64,
     /// A thread is inside `turn`.
     serving: bool,
+    /// Had their turn, waiting for `after`.
+    placed: VecDeque<(u64, P)>,
+    /// A thread is inside `after`.
+    closing: bool,
     in_flight: usize,
     failed: Option<(u64, Error)>,
     /// A thread panicked: what it had in hand will never be done.
     broken: bool,
 }
 
-impl<R> Default for State<R> {
+impl<R, P> Default for State<R, P> {
     fn default() -> Self {
         Self {
             made: 0,
@@ -100,6 +106,8 @@ impl<R> Default for State<R> {
             ready: BTreeMap::new(),
             served: 0,
             serving: false,
+            placed: VecDeque::new(),
+            closing: false,
             in_flight: 0,
             failed: None,
             broken: false,
@@ -109,12 +117,12 @@ impl<R> Default for State<R> {
 
 /// Sends the other threads home when its own thread panics; they would wait for its task for ever. The scope then
 /// carries the panic on.
-struct Alarm<'a, R> {
-    state: &'a Mutex<State<R>>,
+struct Alarm<'a, R, P> {
+    state: &'a Mutex<State<R, P>>,
     changed: &'a Condvar,
 }
 
-impl<R> Drop for Alarm<'_, R> {
+impl<R, P> Drop for Alarm<'_, R, P> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             lock(self.state).broken = true;
@@ -123,7 +131,15 @@ impl<R> Drop for Alarm<'_, R> {
     }
 }
 
-impl<R> State<R> {
+impl<R, P> State<R, P> {
+    /// A task is done with, one way or the other.
+    fn leave(&mut self, index: u64, done: Result<()>) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Err(error) = done {
+            self.fail(index, error);
+        }
+    }
+
     fn fail(&mut self, index: u64, error: Error) {
         if self.failed.as_ref().is_none_or(|(earliest, _)| index < *earliest) {
             self.failed = Some((index, error));
@@ -131,16 +147,17 @@ impl<R> State<R> {
     }
 }
 
-/// What a free thread does next, the order being by preference: turns first, they free memory.
-enum Move<R> {
+/// What a free thread does next, the order being by preference: what frees memory first.
+enum Move<R, P> {
+    Close(u64, P),
     Serve(u64, R),
     Make(u64),
     Wait,
     Leave,
 }
 
-impl<R, N, U> Job<R, N, U> {
-    fn worker<T, P>(&self, work: &impl Fn(T) -> Result<R>, after: &impl Fn(P) -> Result<()>)
+impl<R, P, N, U> Job<R, P, N, U> {
+    fn worker<T>(&self, work: &impl Fn(T) -> Result<R>, after: &impl Fn(P) -> Result<()>)
     where
         N: FnMut() -> Result<Option<T>>,
         U: FnMut(R) -> Result<P>,
@@ -152,18 +169,20 @@ impl<R, N, U> Job<R, N, U> {
                 Move::Wait => {}
                 Move::Serve(index, result) => {
                     let served = lock(&self.turn)(result);
-                    {
-                        let mut state = lock(&self.state);
-                        state.serving = false;
-                        state.served = state.served.saturating_add(1);
-                        self.changed.notify_all();
-                    }
-                    let done = served.and_then(after);
                     let mut state = lock(&self.state);
-                    state.in_flight = state.in_flight.saturating_sub(1);
-                    if let Err(error) = done {
-                        state.fail(index, error);
+                    state.serving = false;
+                    state.served = state.served.saturating_add(1);
+                    match served {
+                        Ok(placed) => state.placed.push_back((index, placed)),
+                        Err(error) => state.leave(index, Err(error)),
                     }
+                    self.changed.notify_all();
+                }
+                Move::Close(index, placed) => {
+                    let done = after(placed);
+                    let mut state = lock(&self.state);
+                    state.closing = false;
+                    state.leave(index, done);
                     self.changed.notify_all();
                 }
                 Move::Make(index) => {
@@ -185,11 +204,8 @@ impl<R, N, U> Job<R, N, U> {
                         Ok(Some(result)) => {
                             state.ready.insert(index, result);
                         }
-                        Ok(None) => state.in_flight = state.in_flight.saturating_sub(1),
-                        Err(error) => {
-                            state.in_flight = state.in_flight.saturating_sub(1);
-                            state.fail(index, error);
-                        }
+                        Ok(None) => state.leave(index, Ok(())),
+                        Err(error) => state.leave(index, Err(error)),
                     }
                     self.changed.notify_all();
                 }
@@ -197,10 +213,16 @@ impl<R, N, U> Job<R, N, U> {
         }
     }
 
-    fn next_move(&self) -> Move<R> {
+    fn next_move(&self) -> Move<R, P> {
         let mut state = lock(&self.state);
         if state.failed.is_some() || state.broken {
             return Move::Leave;
+        }
+        if !state.closing
+            && let Some((index, placed)) = state.placed.pop_front()
+        {
+            state.closing = true;
+            return Move::Close(index, placed);
         }
         let served = state.served;
         if !state.serving
@@ -328,6 +350,30 @@ mod tests {
         )
         .unwrap();
         assert!(most.into_inner() <= 5);
+    }
+
+    #[test]
+    fn no_two_tasks_are_closed_at_once() {
+        let inside = AtomicUsize::new(0);
+        let closed = Mutex::new(Vec::new());
+        run_ordered(
+            4,
+            8,
+            Steps {
+                next: numbers(200),
+                work: Ok,
+                turn: Ok,
+                after: |n| {
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    std::thread::yield_now();
+                    closed.lock().unwrap().push(n);
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                },
+            },
+        )
+        .unwrap();
+        assert_eq!(closed.into_inner().unwrap(), (0..200).collect::<Vec<_>>());
     }
 
     #[test]
