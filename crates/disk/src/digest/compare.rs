@@ -1,16 +1,19 @@
 //! Where two disks, or a disk and its leaf list, differ: in whole 64 KiB blocks.
 
-use super::job::{CHUNK_LEN, leaf_hashes};
+use std::num::NonZeroU64;
+
+use super::job::{CHUNK_LEN, Walk, each_chunk, leaf_hashes};
 use super::leaves::LeafFile;
 use super::tree::{BLOCK_LEN, BlockDigest};
-use crate::buffer::BufferPool;
-use crate::chunks::{Chunk, chunks};
+use crate::buffer::{BufferPool, PageBuffer};
+use crate::chunks::Chunk;
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::finding::GuestRange;
-use crate::observe::{Event, Observer, go_on};
+use crate::observe::Observer;
 use crate::offset::GuestOffset;
-use crate::pipeline::{Steps, default_threads, run_ordered};
+use crate::pipeline::default_threads;
+use crate::zero::is_zero;
 
 /// The blocks of `disk` whose hash is not the one in `leaves`, as ascending merged ranges. A part of the disk that
 /// cannot be read because its container is damaged counts as differing.
@@ -25,55 +28,42 @@ pub fn damaged_blocks(
     let block = usize::try_from(BLOCK_LEN).unwrap_or(usize::MAX);
     let mut ranges = Ranges::new(disk.disk_len().max(leaves.disk_len()));
     let pool = BufferPool::new(usize::try_from(CHUNK_LEN).unwrap_or(usize::MAX));
-    let mut walk = chunks(disk, CHUNK_LEN);
-    let threads = default_threads();
-    observer.event(Event::Started { phase: "compare", total: disk.disk_len() });
-    run_ordered(
-        threads,
-        threads.saturating_mul(4),
-        Steps {
-            next: || walk.next().transpose(),
-            work: |chunk: Chunk| {
-                go_on(observer)?;
-                let first = chunk.start().get() / BLOCK_LEN;
-                let Chunk::Data { start, len } = chunk else {
-                    let last = first.saturating_add(chunk.len().div_ceil(BLOCK_LEN));
-                    return Ok((chunk, leaves.data_blocks(first, last)));
-                };
-                let mut buffer = pool.take();
-                let bytes = buffer.get_mut(..len).unwrap_or_default();
-                let mut bad = Vec::new();
-                if read_or_damage(disk, start, bytes)? {
-                    for (leaf, number) in leaf_hashes(bytes).into_iter().zip(first..) {
-                        if leaf.unwrap_or_else(BlockDigest::zero) != leaves.leaf(number) {
-                            bad.push(number);
-                        }
-                    }
-                } else {
-                    // Find out block by block how much of the chunk is lost.
-                    for (piece, number) in bytes.chunks_mut(block).zip(first..) {
-                        let at = GuestOffset::new(number.saturating_mul(BLOCK_LEN));
-                        let read = read_or_damage(disk, at, piece)?;
-                        let leaf = leaf_hashes(piece).into_iter().next().flatten();
-                        if !read || leaf.unwrap_or_else(BlockDigest::zero) != leaves.leaf(number) {
-                            bad.push(number);
-                        }
+    each_chunk(
+        &Walk { disk, threads: default_threads(), phase: "compare", observer },
+        |chunk| {
+            let first = chunk.start().get() / BLOCK_LEN;
+            let Chunk::Data { start, len } = chunk else {
+                let last = first.saturating_add(chunk.len().div_ceil(BLOCK_LEN));
+                return Ok(leaves.data_blocks(first, last));
+            };
+            let mut buffer = pool.take();
+            let bytes = buffer.get_mut(..len).unwrap_or_default();
+            let mut bad = Vec::new();
+            if read_or_damage(disk, start, bytes)? {
+                for (leaf, number) in leaf_hashes(bytes).into_iter().zip(first..) {
+                    if leaf.unwrap_or_else(BlockDigest::zero) != leaves.leaf(number) {
+                        bad.push(number);
                     }
                 }
-                pool.put(buffer);
-                Ok((chunk, bad))
-            },
-            turn: |(chunk, bad): (Chunk, Vec<u64>)| {
-                for number in bad {
-                    ranges.add(number.saturating_mul(BLOCK_LEN), BLOCK_LEN);
+            } else {
+                // Find out block by block how much of the chunk is lost.
+                for (piece, number) in bytes.chunks_mut(block).zip(first..) {
+                    let at = GuestOffset::new(number.saturating_mul(BLOCK_LEN));
+                    let read = read_or_damage(disk, at, piece)?;
+                    let leaf = leaf_hashes(piece).into_iter().next().flatten();
+                    if !read || leaf.unwrap_or_else(BlockDigest::zero) != leaves.leaf(number) {
+                        bad.push(number);
+                    }
                 }
-                observer.event(Event::Advanced { bytes: chunk.len() });
-                Ok(())
-            },
-            after: |()| Ok(()),
+            }
+            pool.put(buffer);
+            Ok(bad)
+        },
+        |_, bad| {
+            ranges.add_blocks(bad);
+            Ok(())
         },
     )?;
-    observer.event(Event::Finished);
     if let Some(more) = leaves.disk_len().checked_sub(disk.disk_len()).filter(|more| *more > 0) {
         ranges.add(disk.disk_len(), more);
     }
@@ -103,80 +93,64 @@ pub fn differing_ranges(
     let (short, long) = if one.disk_len() <= other.disk_len() { (one, other) } else { (other, one) };
     let mut ranges = Ranges::new(long.disk_len());
     let pool = BufferPool::new(usize::try_from(CHUNK_LEN).unwrap_or(usize::MAX));
-    let mut walk = chunks(long, CHUNK_LEN);
-    let threads = default_threads();
-    observer.event(Event::Started { phase: "compare", total: long.disk_len() });
-    run_ordered(
-        threads,
-        threads.saturating_mul(4),
-        Steps {
-            next: || walk.next().transpose(),
-            work: |chunk: Chunk| {
-                go_on(observer)?;
+    each_chunk(
+        &Walk { disk: long, threads: default_threads(), phase: "compare", observer },
+        |chunk| {
+            let end = chunk.start().saturating_add(chunk.len()).get().min(short.disk_len());
+            let mut left = pool.take();
+            let bad = if let Chunk::Zeros { start, .. } = chunk {
+                data_blocks(short, start.get(), end, &mut left)?
+            } else {
                 let mut bad = Vec::new();
-                let end = chunk.start().saturating_add(chunk.len()).get().min(short.disk_len());
-                if let Chunk::Zeros { start, .. } = chunk {
-                    // Nothing on this side: whatever the other side stores there must be zeros too.
-                    let mut at = start.get();
-                    let mut buffer = pool.take();
-                    while at < end {
-                        let limit = std::num::NonZeroU64::new(end.saturating_sub(at));
-                        let Some(limit) = limit else { break };
-                        let extent = short.extent_at(GuestOffset::new(at), limit)?;
-                        if extent.kind.is_data() {
-                            let from = at.saturating_sub(at % BLOCK_LEN);
-                            let to = extent.end().get().min(from.saturating_add(CHUNK_LEN)).min(end);
-                            let len = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
-                            let bytes = buffer.get_mut(..len).unwrap_or_default();
-                            short.read_guest(GuestOffset::new(from), bytes)?;
-                            for (piece, number) in bytes.chunks(block).zip(from / BLOCK_LEN..) {
-                                if !crate::zero::is_zero(piece) {
-                                    bad.push(number);
-                                }
-                            }
-                            at = to;
-                        } else {
-                            at = extent.end().get();
-                        }
-                    }
-                    pool.put(buffer);
-                    return Ok((chunk, bad));
-                }
-                let common = end.saturating_sub(chunk.start().get());
-                let len = usize::try_from(common).unwrap_or(0);
-                let (mut left, mut right) = (pool.take(), pool.take());
+                let len = usize::try_from(end.saturating_sub(chunk.start().get())).unwrap_or(0);
+                let mut right = pool.take();
                 let (bytes, others) =
                     (left.get_mut(..len).unwrap_or_default(), right.get_mut(..len).unwrap_or_default());
                 long.read_guest(chunk.start(), bytes)?;
                 short.read_guest(chunk.start(), others)?;
                 if bytes != others {
                     let first = chunk.start().get() / BLOCK_LEN;
-                    for ((piece, other), number) in bytes.chunks(block).zip(others.chunks(block)).zip(first..)
-                    {
-                        if piece != other {
-                            bad.push(number);
-                        }
-                    }
+                    let pairs = bytes.chunks(block).zip(others.chunks(block));
+                    bad.extend(pairs.zip(first..).filter(|((a, b), _)| a != b).map(|(_, number)| number));
                 }
-                pool.put(left);
                 pool.put(right);
-                Ok((chunk, bad))
-            },
-            turn: |(chunk, bad): (Chunk, Vec<u64>)| {
-                for number in bad {
-                    ranges.add(number.saturating_mul(BLOCK_LEN), BLOCK_LEN);
-                }
-                observer.event(Event::Advanced { bytes: chunk.len() });
-                Ok(())
-            },
-            after: |()| Ok(()),
+                bad
+            };
+            pool.put(left);
+            Ok(bad)
+        },
+        |_, bad| {
+            ranges.add_blocks(bad);
+            Ok(())
         },
     )?;
-    observer.event(Event::Finished);
     if let Some(more) = long.disk_len().checked_sub(short.disk_len()).filter(|more| *more > 0) {
         ranges.add(short.disk_len(), more);
     }
     Ok(ranges.list)
+}
+
+/// The blocks between two bytes of a disk that are not all zeros. `buffer` holds a chunk.
+fn data_blocks(disk: &dyn Disk, start: u64, end: u64, buffer: &mut PageBuffer) -> Result<Vec<u64>> {
+    let block = usize::try_from(BLOCK_LEN).unwrap_or(usize::MAX);
+    let mut found = Vec::new();
+    let mut at = start;
+    while let Some(limit) = end.checked_sub(at).and_then(NonZeroU64::new) {
+        let extent = disk.extent_at(GuestOffset::new(at), limit)?;
+        if !extent.kind.is_data() {
+            at = extent.end().get();
+            continue;
+        }
+        let from = at.saturating_sub(at % BLOCK_LEN);
+        let to = extent.end().get().min(from.saturating_add(CHUNK_LEN)).min(end);
+        let len = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        disk.read_guest(GuestOffset::new(from), bytes)?;
+        let pieces = bytes.chunks(block).zip(from / BLOCK_LEN..);
+        found.extend(pieces.filter(|(piece, _)| !is_zero(piece)).map(|(_, number)| number));
+        at = to;
+    }
+    Ok(found)
 }
 
 /// Ascending ranges, merged where they touch, cut at the end of the disk.
@@ -188,6 +162,13 @@ struct Ranges {
 impl Ranges {
     const fn new(disk_len: u64) -> Self {
         Self { list: Vec::new(), disk_len }
+    }
+
+    /// Adds blocks by number.
+    fn add_blocks(&mut self, numbers: Vec<u64>) {
+        for number in numbers {
+            self.add(number.saturating_mul(BLOCK_LEN), BLOCK_LEN);
+        }
     }
 
     fn add(&mut self, start: u64, len: u64) {

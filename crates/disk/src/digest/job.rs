@@ -47,12 +47,49 @@ pub struct DiskDigests {
 /// # Errors
 /// Whatever reading the disk or keeping the leaves says; [`crate::Error::Cancelled`].
 pub fn hash_disk(disk: &dyn Disk, job: HashJob<'_>, observer: &dyn Observer) -> Result<DiskDigests> {
-    let disk_len = disk.disk_len();
-    let mut digests = DigestBuilder::new(disk_len, job.leaves, job.raw);
+    let mut digests = DigestBuilder::new(disk.disk_len(), job.leaves, job.raw);
     let pool = BufferPool::new(usize::try_from(CHUNK_LEN).unwrap_or(usize::MAX));
+    each_chunk(
+        &Walk { disk, threads: job.threads, phase: "hash", observer },
+        |chunk: Chunk| {
+            let Chunk::Data { start, len } = chunk else { return Ok(None) };
+            let mut buffer = pool.take();
+            let bytes = buffer.get_mut(..len).unwrap_or_default();
+            disk.read_guest(start, bytes)?;
+            Ok(Some((leaf_hashes(bytes), buffer)))
+        },
+        |chunk, hashed: Option<Hashed>| match hashed {
+            Some((leaves, buffer)) => {
+                digests.data(&leaves, buffer.get(..chunk.byte_count()).unwrap_or_default())?;
+                pool.put(buffer);
+                Ok(())
+            }
+            None => digests.zeros(chunk.len(), observer),
+        },
+    )?;
+    Ok(digests.finish())
+}
+
+/// What [`each_chunk`] walks over, and who watches.
+pub(super) struct Walk<'a> {
+    pub(super) disk: &'a dyn Disk,
+    /// At least one is used.
+    pub(super) threads: usize,
+    /// The name of the work for the observer.
+    pub(super) phase: &'static str,
+    pub(super) observer: &'a dyn Observer,
+}
+
+/// Does `work` on every chunk of a disk, on all threads, and `turn` on what came out, in order.
+pub(super) fn each_chunk<T: Send>(
+    walk: &Walk<'_>,
+    work: impl Fn(Chunk) -> Result<T> + Sync,
+    mut turn: impl FnMut(Chunk, T) -> Result<()> + Send,
+) -> Result<()> {
+    let &Walk { disk, threads, phase, observer } = walk;
     let mut walk = chunks(disk, CHUNK_LEN);
-    let threads = job.threads.max(1);
-    observer.event(Event::Started { phase: "hash", total: disk_len });
+    let threads = threads.max(1);
+    observer.event(Event::Started { phase, total: disk.disk_len() });
     run_ordered(
         threads,
         threads.saturating_mul(4),
@@ -60,23 +97,10 @@ pub fn hash_disk(disk: &dyn Disk, job: HashJob<'_>, observer: &dyn Observer) -> 
             next: || walk.next().transpose(),
             work: |chunk: Chunk| {
                 go_on(observer)?;
-                let Chunk::Data { start, len } = chunk else {
-                    return Ok((chunk, None));
-                };
-                let mut buffer = pool.take();
-                let bytes = buffer.get_mut(..len).unwrap_or_default();
-                disk.read_guest(start, bytes)?;
-                Ok((chunk, Some((leaf_hashes(bytes), buffer))))
+                Ok((chunk, work(chunk)?))
             },
-            turn: |(chunk, hashed): (Chunk, Option<Hashed>)| {
-                match hashed {
-                    Some((leaves, buffer)) => {
-                        let bytes = buffer.get(..chunk.byte_count()).unwrap_or_default();
-                        digests.data(&leaves, bytes)?;
-                        pool.put(buffer);
-                    }
-                    None => digests.zeros(chunk.len(), observer)?,
-                }
+            turn: |(chunk, done): (Chunk, T)| {
+                turn(chunk, done)?;
                 observer.event(Event::Advanced { bytes: chunk.len() });
                 Ok(())
             },
@@ -84,7 +108,7 @@ pub fn hash_disk(disk: &dyn Disk, job: HashJob<'_>, observer: &dyn Observer) -> 
         },
     )?;
     observer.event(Event::Finished);
-    Ok(digests.finish())
+    Ok(())
 }
 
 /// A chunk of data with its leaves, and the buffer it was read into.
