@@ -139,13 +139,14 @@ impl FileSource {
         })
     }
 
-    /// Bytes that the file occupies on its file system.
+    /// Bytes that the file occupies on its file system, as it counts them; all of a block device.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn allocated_len(&self) -> Result<u64> {
         let metadata = self.file.metadata().map_err(|source| Error::io("stat", &self.label, source))?;
-        Ok(metadata.blocks().saturating_mul(512))
+        // st_blocks is in units of 512 bytes whatever the file system's blocks are.
+        Ok(if metadata.is_file() { metadata.blocks().saturating_mul(512) } else { self.byte_len })
     }
 }
 

@@ -11,7 +11,7 @@ use kiln_disk::{
     Budget, ByteSource, Durability, Error as DiskError, Event, Existing, FileOffset, FileSource, Observer,
     StagedFile, go_on, os, pipeline,
 };
-use kiln_format::transfer::{FilePlan, Job, read_back, stage_file, write_stream};
+use kiln_format::transfer::{FilePlan, Job, Likeness, read_back, stage_file, write_stream};
 use kiln_format::{Format, Image, Options};
 use sha2::{Digest as _, Sha256};
 
@@ -221,7 +221,8 @@ impl ExportPlan {
         if self.request.read_back {
             let threads = self.request.threads.max(1);
             let len = self.manifest.disk_bytes;
-            read_back(Arc::new(source), self.request.format, len, content, threads, observer)?;
+            let expected = Likeness::Content(content);
+            read_back(Arc::new(source), self.request.format, len, expected, threads, observer)?;
         }
         let outcome = ExportOutcome { transport, byte_len, content, raw: None, how: How::Copy, cloned };
         Ok((staged, outcome))
@@ -247,6 +248,7 @@ impl ExportPlan {
             threads: self.request.threads.max(1),
             content_digest: true,
             raw_digest: self.request.raw_digest,
+            fingerprint: false,
             leaves: None,
             budget: &budget,
         };

@@ -17,7 +17,8 @@ pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
 pub use open::{FormatReader, only_layer, open_image, verify_image};
 pub use plan::{
-    Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RAW_HASH_BYTES, RULE_SET, Request, SourceDigest, plan,
+    HASHED_HOLE_BYTES, Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RULE_SET, Request, SourceDigest,
+    plan,
 };
 pub use run::{Outcome, Timings};
 pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};

@@ -23,8 +23,9 @@ pub const RULE_SET: &str = "1";
 /// The largest disk taken by default: 64 TiB.
 pub const MAX_DISK_BYTES: u64 = 64 << 40;
 
-/// The longest raw file whose SHA-256 is computed unasked: 64 GiB, half a minute of one core.
-pub const RAW_HASH_BYTES: u64 = 64 << 30;
+/// Holes of a raw file that are hashed unasked, beyond as many bytes as it has data: 1 GiB, half a second of one
+/// core.
+pub const HASHED_HOLE_BYTES: u64 = 1 << 30;
 
 /// Where the file comes from.
 pub enum Input {
@@ -52,8 +53,9 @@ pub enum OnDamage {
 /// Which plain digests of the source file to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SourceDigest {
-    /// SHA-256 of the file, but not of a raw file longer than [`RAW_HASH_BYTES`]. SHA-256 skips no hole and uses
-    /// one core: a raw disk of 64 TiB, however empty, would take ten hours. Its content digest identifies it.
+    /// SHA-256 of the file, but not of a raw file that is mostly holes ([`HASHED_HOLE_BYTES`]). SHA-256 skips no
+    /// hole and uses one core, so an empty disk of 64 TiB would take ten hours. The content digest is computed in
+    /// any case, and for a raw file it is a digest of the file itself.
     #[default]
     Auto,
     /// SHA-256 of whatever comes.
@@ -227,9 +229,13 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     if !failing.is_empty() && request.on_damage == OnDamage::Refuse {
         return Err(Refusal::Findings { file: source.label().to_owned(), ids: failing }.into());
     }
-    // Only for a raw file are the disk's holes the file's.
-    let is_long_raw = disk_bytes == source.byte_len() && disk_bytes > RAW_HASH_BYTES;
-    let hash_source = digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_long_raw);
+    // What came through a pipe has been read in full already: holes and all.
+    let is_mostly_holes = job.is_none() && disk_bytes == source.byte_len() && {
+        let holes = source.byte_len().saturating_sub(source.allocated_len()?);
+        holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
+    };
+    let hash_source =
+        digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
     let facts = PlanFacts {
         file_name,
         byte_len: source.byte_len(),

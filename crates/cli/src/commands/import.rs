@@ -234,6 +234,9 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
     for digest in &record.source.digests {
         out.field("", digest);
     }
+    if outcome.is_some() && record.source.digests.is_empty() {
+        out.field("", "no SHA-256 of the file, which is mostly holes (--source-digest computes it)");
+    }
     if let Some(proved) = facts.proved.first() {
         out.field("vendor says", checksum(&proved.record()));
     } else {

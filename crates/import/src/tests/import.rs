@@ -59,15 +59,20 @@ fn manifest_records_the_source_and_what_was_proved() {
 }
 
 #[test]
-fn source_has_its_sha256_except_a_long_raw_file_unless_asked_for() {
+fn source_has_its_sha256_except_a_raw_file_of_holes_unless_asked_for() {
     let bench = Bench::new();
     let path = bench.file("disk.raw", &disk(3));
     let digests = bench.import(&path, "a").manifest.source.digests;
     assert_eq!(digests.iter().map(Digest::hex).collect::<Vec<_>>(), [sha256_of(&disk(3))]);
     let long = bench.path("long.raw");
     let file = std::fs::File::create(&long).unwrap();
-    file.set_len(RAW_HASH_BYTES + 512).unwrap();
-    assert_eq!(bench.import(&long, "b").manifest.source.digests, []);
+    file.set_len(HASHED_HOLE_BYTES).unwrap();
+    assert_eq!(bench.import(&long, "b").manifest.source.digests.len(), 1);
+    file.set_len(HASHED_HOLE_BYTES + 512).unwrap();
+    assert_eq!(bench.import(&long, "c").manifest.source.digests, []);
+    let mut request = Request::new(Input::File(long), "d".parse().unwrap());
+    request.source_digest = SourceDigest::Always;
+    assert_eq!(bench.run(request).unwrap().manifest.source.digests.len(), 1);
 }
 
 #[test]
