@@ -1,6 +1,6 @@
-//! The operating system's calls behind safe functions: holes, clones, durable directories, page-cache advice.
+//! The operating system's calls behind safe functions: holes, clones, durable directories, early write-out.
 //!
-//! The only module of the workspace where `unsafe` may live; rustix has spared us all of it so far.
+//! The only module of the workspace where `unsafe` may live: for the one call that rustix does not have.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::source::{Run, RunKind};
@@ -61,18 +61,6 @@ pub(crate) fn run_at(file: &File, at: u64, rest: NonZeroU64) -> io::Result<Run> 
     Ok(Run { kind: RunKind::Data, len: len.min(rest) })
 }
 
-/// Frees a range of a file so that it reads as zeros; `false` where the file system cannot.
-///
-/// # Errors
-/// Any error but "not supported".
-pub fn punch_hole(file: &File, at: u64, len: u64) -> io::Result<bool> {
-    match rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len) {
-        Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// Makes `target` share all blocks of `source` (FICLONE); `false` where the file systems cannot.
 ///
 /// Only for a `source` that Kiln wrote and finished itself.
@@ -103,14 +91,14 @@ pub fn copy_range(source: &File, from: u64, target: &File, to: u64, len: u64) ->
     }
 }
 
-/// Tells the kernel that the file will be read front to back. Advice: failure is no error.
-pub fn advise_sequential(file: &File) {
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
-}
-
-/// Drops the file's clean pages from the cache, so that the next read comes from the device.
-pub fn drop_cache(file: &File) {
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+/// Starts bringing a range of a file to the device, and does not wait. Advice: failure is no error, for the sync
+/// that must follow tells.
+#[allow(unsafe_code)]
+pub(crate) fn start_write_out(file: &File, at: u64, len: u64) {
+    use std::os::fd::AsRawFd;
+    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+    // SAFETY: takes numbers only; the descriptor is open for as long as `file` is borrowed.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// An unnamed file in `dir`, which vanishes with its last descriptor; `None` where the file system cannot.

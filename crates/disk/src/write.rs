@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::offset::{FileOffset, GuestOffset};
+use crate::os;
 
 /// Whether a sink takes bytes anywhere or only one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +41,42 @@ pub trait ByteSink: Send + Sync {
 pub struct FileSink {
     file: File,
     label: String,
+    write_out: Option<WriteOut>,
+}
+
+/// How much was written, and how much of that the device was told about.
+#[derive(Debug, Default)]
+struct WriteOut {
+    written: AtomicU64,
+}
+
+impl WriteOut {
+    /// Large enough for long runs on the device, small enough to keep it busy from the beginning.
+    const STEP: u64 = 32 << 20;
+
+    /// Counts a write that ended at `end`; whoever fills a step sends everything before it on its way.
+    fn count(&self, file: &File, len: u64, end: u64) {
+        let before = self.written.fetch_add(len, Ordering::Relaxed);
+        let steps = |bytes: u64| bytes.checked_div(Self::STEP);
+        if steps(before) != steps(before.saturating_add(len)) {
+            // Writers go front to back, but for the threads: what is still in flight goes with the next step.
+            let from = end.saturating_sub(Self::STEP.saturating_mul(2));
+            os::start_write_out(file, from, end.saturating_sub(from));
+        }
+    }
 }
 
 impl FileSink {
     /// Takes over a new, empty, writable file; `label` is its name in messages.
     pub fn new(file: File, label: impl Into<String>) -> Self {
-        Self { file, label: label.into() }
+        Self { file, label: label.into(), write_out: None }
+    }
+
+    /// Lets the device work from the first megabytes on. For a file that will be synced: the sync then has little
+    /// left to wait for.
+    #[must_use]
+    pub fn with_early_write_out(self) -> Self {
+        Self { write_out: Some(WriteOut::default()), ..self }
     }
 }
 
@@ -55,7 +87,12 @@ impl ByteSink for FileSink {
             target: self.label.clone(),
             at: Some(at),
             source,
-        })
+        })?;
+        if let Some(write_out) = &self.write_out {
+            let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            write_out.count(&self.file, len, at.get().saturating_add(len));
+        }
+        Ok(())
     }
 
     fn set_byte_len(&self, len: u64) -> Result<()> {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use kiln_disk::digest::{
     Algorithm, BlockDigest, ContentDigest, HashJob, LeafFile, LeafProblem, LeafSink, LeafWriter, TreeBuilder,
-    damaged_blocks, differing_ranges, hash_block, hash_disk, hash_source,
+    damaged_blocks, differing_ranges, fingerprint_disk, hash_block, hash_disk, hash_source,
 };
 use kiln_disk::{GuestOffset, GuestRange, MemorySource, Silent};
 use kiln_testkit::ModelDisk;
@@ -194,6 +194,35 @@ fn a_hole_against_data_far_behind_it_is_compared() {
     let expected = [GuestRange { start: GuestOffset::new(33 << 16), len: 1 << 16 }];
     assert_eq!(differing_ranges(&empty, &other, &Silent).unwrap(), expected);
     assert_eq!(differing_ranges(&other, &empty, &Silent).unwrap(), expected);
+}
+
+#[test]
+fn fingerprint_is_one_for_one_content_and_another_for_any_other() {
+    let mut bytes = vec![0; 40 * BLOCK + 700];
+    bytes[3] = 1;
+    bytes[20 * BLOCK..22 * BLOCK].fill(7);
+    bytes[40 * BLOCK + 699] = 9;
+    let of = |bytes: &[u8], threads| {
+        fingerprint_disk(&ModelDisk::new(bytes.to_vec(), 4096), threads, &Silent).unwrap()
+    };
+    let whole = of(&bytes, 1);
+    assert_eq!(of(&bytes, 5), whole);
+    let coarse = ModelDisk::new(bytes.clone(), 1 << 20);
+    assert_eq!(fingerprint_disk(&coarse, 2, &Silent).unwrap(), whole);
+    let mut changed = Vec::new();
+    for at in [3, 4, 20 * BLOCK + 5, 40 * BLOCK + 698] {
+        let mut other = bytes.clone();
+        other[at] ^= 0x10;
+        changed.push(of(&other, 1));
+    }
+    let mut moved = bytes.clone();
+    moved[19 * BLOCK..20 * BLOCK].fill(7);
+    moved[21 * BLOCK..22 * BLOCK].fill(0);
+    changed.push(of(&moved, 1));
+    let mut longer = bytes.clone();
+    longer.push(0);
+    changed.push(of(&longer, 1));
+    assert!(changed.iter().all(|other| *other != whole), "{changed:?}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn plan<'a>(
         durability: Durability::Synced,
         read_back: true,
         threads: 3,
-        content_digest: false,
+        content_digest: true,
         raw_digest: false,
         leaves: None,
         budget,
@@ -249,6 +249,7 @@ fn job<'a>(disk: &'a ModelDisk, options: &'a Options, budget: &'a Budget) -> Job
         threads: 3,
         content_digest: true,
         raw_digest: true,
+        fingerprint: false,
         leaves: None,
         budget,
     }

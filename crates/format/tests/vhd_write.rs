@@ -28,6 +28,7 @@ fn write(disk: &dyn Disk, path: &Path, pairs: &[(&str, &str)], threads: usize) -
         threads,
         content_digest: false,
         raw_digest: false,
+        fingerprint: false,
         leaves: None,
         budget: &kiln_disk::Budget::default(),
     };
@@ -281,6 +282,7 @@ fn a_pipe_takes_a_fixed_disk_whole_and_a_dynamic_one_by_way_of_a_file() {
             threads: 2,
             content_digest: false,
             raw_digest: false,
+            fingerprint: false,
             leaves: None,
             budget: &kiln_disk::Budget::default(),
         };

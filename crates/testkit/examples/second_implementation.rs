@@ -157,6 +157,7 @@ fn write(disk: &dyn Disk, path: &Path, compress: &str) {
         threads: 2,
         content_digest: false,
         raw_digest: false,
+        fingerprint: false,
         leaves: None,
         budget: &Budget::default(),
     };

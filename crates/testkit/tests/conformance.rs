@@ -43,6 +43,7 @@ fn write_by_kiln(path: &Path, content: &[u8], pairs: &[(&str, &str)]) {
         threads: 2,
         content_digest: false,
         raw_digest: false,
+        fingerprint: false,
         leaves: None,
         budget: &Budget::default(),
     };

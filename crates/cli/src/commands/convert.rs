@@ -146,6 +146,7 @@ fn write(
             threads,
             content_digest: true,
             raw_digest: args.raw_digest,
+            fingerprint: false,
             leaves: None,
             budget,
         };
@@ -163,7 +164,7 @@ fn write(
         durability: if args.write.no_sync { Durability::Unsynced } else { Durability::Synced },
         read_back: !args.write.no_verify,
         threads,
-        // What is not read back needs no digest; asking for --raw-digest brings it along.
+        // Asking for --raw-digest brings it along.
         content_digest: !args.write.no_verify,
         raw_digest: args.raw_digest,
         leaves: None,

@@ -7,6 +7,7 @@
 //! Zero blocks and whole zero subtrees are constants: the cost follows the data, not the size.
 
 mod compare;
+mod fingerprint;
 mod job;
 mod leaves;
 mod transport;
@@ -14,6 +15,7 @@ mod tree;
 mod value;
 
 pub use compare::{damaged_blocks, differing_ranges};
+pub use fingerprint::{Fingerprint, FingerprintBuilder, block_checks, fingerprint_disk};
 pub use job::{DigestBuilder, DiskDigests, HashJob, hash_disk, leaf_hashes};
 pub use leaves::{LeafFile, LeafProblem, LeafWriter};
 pub use transport::hash_source;

@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_disk::chunks::{Chunk, chunks};
-use kiln_disk::digest::{BlockDigest, DigestBuilder, DiskDigests, LeafSink, leaf_hashes};
+use kiln_disk::digest::{
+    BlockDigest, DigestBuilder, DiskDigests, Fingerprint, FingerprintBuilder, LeafSink, block_checks,
+    leaf_hashes,
+};
 use kiln_disk::pipeline::{Steps, run_ordered};
 use kiln_disk::zero::is_zero;
 use kiln_disk::{
@@ -29,6 +32,8 @@ pub struct Job<'a> {
     pub content_digest: bool,
     /// Compute the plain SHA-256 of the flat disk on the way.
     pub raw_digest: bool,
+    /// Take the fingerprint of what is stored, to be compared with what is read back.
+    pub fingerprint: bool,
     /// Who keeps the leaves of the content digest.
     pub leaves: Option<&'a mut dyn LeafSink>,
     /// Pays for the data produced.
@@ -42,6 +47,8 @@ pub struct Outcome {
     pub written: Written,
     /// The digests, when any was asked for.
     pub digests: Option<DiskDigests>,
+    /// The fingerprint, when asked for.
+    pub fingerprint: Option<Fingerprint>,
     /// Bytes of guest data stored, before encoding; the rest of the disk is zeros that take no space.
     pub stored_bytes: u64,
 }
@@ -74,6 +81,7 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
     let mut turn = Turn {
         writer,
         digests: hash.then(|| DigestBuilder::new(disk_len, job.leaves, job.raw_digest)),
+        fingerprint: job.fingerprint.then(|| FingerprintBuilder::new(disk_len)),
         budget: job.budget,
         observer,
         stored_bytes: 0,
@@ -83,6 +91,7 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
         encoder: turn.writer.encoder(),
         granule: usize::try_from(granule).unwrap_or(usize::MAX),
         hash,
+        fingerprint: job.fingerprint,
         input: BufferPool::new(usize::try_from(chunk_len).unwrap_or(usize::MAX)),
         output: Mutex::new(Vec::new()),
         sink: sink.as_ref(),
@@ -111,10 +120,15 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
             after: |placed: Option<Prepared>| placed.map_or(Ok(()), |placed| worker.store(placed)),
         },
     )?;
-    let Turn { writer, digests, stored_bytes, .. } = turn;
+    let Turn { writer, digests, fingerprint, stored_bytes, .. } = turn;
     let written = writer.finish()?;
     observer.event(Event::Finished);
-    Ok(Outcome { written, digests: digests.map(DigestBuilder::finish), stored_bytes })
+    Ok(Outcome {
+        written,
+        digests: digests.map(DigestBuilder::finish),
+        fingerprint: fingerprint.map(FingerprintBuilder::finish),
+        stored_bytes,
+    })
 }
 
 /// One granule on its way.
@@ -135,6 +149,7 @@ struct Prepared {
     encoded: Vec<u8>,
     parts: Vec<Part>,
     leaves: Vec<Option<BlockDigest>>,
+    checks: Vec<Option<u128>>,
 }
 
 /// The steps that run on all threads.
@@ -143,6 +158,7 @@ struct Worker<'a> {
     encoder: Arc<dyn Encode>,
     granule: usize,
     hash: bool,
+    fingerprint: bool,
     input: BufferPool,
     /// Vectors that held encoded bytes, to be used again.
     output: Mutex<Vec<Vec<u8>>>,
@@ -159,6 +175,7 @@ impl Worker<'_> {
                 encoded: Vec::new(),
                 parts: Vec::new(),
                 leaves: Vec::new(),
+                checks: Vec::new(),
             });
         };
         let mut data = self.input.take();
@@ -167,6 +184,7 @@ impl Worker<'_> {
         let bytes = data.get_mut(..len).unwrap_or_default();
         self.disk.read_guest(start, bytes)?;
         let leaves = if self.hash { leaf_hashes(bytes) } else { Vec::new() };
+        let checks = if self.fingerprint { block_checks(bytes) } else { Vec::new() };
         let mut parts = Vec::new();
         let mut from = 0_usize;
         for granule in bytes.chunks(self.granule) {
@@ -183,7 +201,7 @@ impl Worker<'_> {
             }
             from = to;
         }
-        Ok(Prepared { chunk, data: Some(data), encoded, parts, leaves })
+        Ok(Prepared { chunk, data: Some(data), encoded, parts, leaves, checks })
     }
 
     /// Stores the parts, those that lie side by side in memory and in the file in one write.
@@ -260,6 +278,7 @@ impl Worker<'_> {
 struct Turn<'a, 'l> {
     writer: Box<dyn DiskWrite>,
     digests: Option<DigestBuilder<'l>>,
+    fingerprint: Option<FingerprintBuilder>,
     budget: &'a Budget,
     observer: &'a dyn Observer,
     stored_bytes: u64,
@@ -275,6 +294,12 @@ impl Turn<'_, '_> {
                     digests.data(&prepared.leaves, bytes.unwrap_or_default())?;
                 }
                 Chunk::Zeros { len, .. } => digests.zeros(len, self.observer)?,
+            }
+        }
+        if let Some(fingerprint) = self.fingerprint.as_mut() {
+            match chunk {
+                Chunk::Data { .. } => fingerprint.data(&prepared.checks),
+                Chunk::Zeros { len, .. } => fingerprint.zeros(len),
             }
         }
         let end = chunk.start().saturating_add(chunk.len());

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_disk::digest::{ContentDigest, HashJob, LeafSink, hash_disk};
+use kiln_disk::digest::{ContentDigest, Fingerprint, HashJob, LeafSink, fingerprint_disk, hash_disk};
 use kiln_disk::{
     Budget, ByteSink, ByteSource, Disk, Durability, Error, Existing, FileOffset, FileSink, FileSource,
     Observer, Problem, Result, StagedFile,
@@ -28,11 +28,11 @@ pub struct FilePlan<'a> {
     pub existing: Existing,
     /// Whether to wait for the device.
     pub durability: Durability,
-    /// Read the output again with its own reader and compare content digests.
+    /// Read the output again with its own reader and compare fingerprints.
     pub read_back: bool,
     /// Threads to use, at least one.
     pub threads: usize,
-    /// Compute the content digest even when nothing is read back.
+    /// Compute the content digest.
     pub content_digest: bool,
     /// Also compute the plain SHA-256 of the flat disk.
     pub raw_digest: bool,
@@ -42,6 +42,24 @@ pub struct FilePlan<'a> {
     pub budget: &'a Budget,
 }
 
+/// What an output's disk is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// The fingerprint of the source, taken while it was written: a fifth of the cost of the other.
+    Fingerprint(Fingerprint),
+    /// A content digest that is known from another time.
+    Content(ContentDigest),
+}
+
+impl std::fmt::Display for Likeness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => fingerprint.fmt(f),
+            Self::Content(digest) => digest.fmt(f),
+        }
+    }
+}
+
 /// What can be wrong with an output that was just written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -49,10 +67,10 @@ pub enum OutputProblem {
     /// It does not hold the disk that was copied.
     #[error("the output holds the disk {found}, the source is {expected}")]
     Differs {
-        /// The source's digest.
-        expected: ContentDigest,
+        /// The source's.
+        expected: Likeness,
         /// The output's.
-        found: ContentDigest,
+        found: Likeness,
     },
     /// The disk inside has another length.
     #[error("the output holds a disk of {found} bytes, the source has {expected}")]
@@ -111,28 +129,28 @@ pub fn stage_file(plan: FilePlan<'_>, observer: &dyn Observer) -> Result<(Staged
         format: plan.format,
         options: plan.options,
         threads: plan.threads,
-        content_digest: plan.content_digest || plan.read_back,
+        content_digest: plan.content_digest,
+        fingerprint: plan.read_back,
         raw_digest: plan.raw_digest,
         leaves: plan.leaves,
         budget: plan.budget,
     };
-    let sink: Arc<dyn ByteSink> = Arc::new(FileSink::new(clone()?, &label));
+    let sink = FileSink::new(clone()?, &label);
+    let sink: Arc<dyn ByteSink> = match plan.durability {
+        Durability::Synced => Arc::new(sink.with_early_write_out()),
+        Durability::Unsynced => Arc::new(sink),
+    };
     let outcome = write_container(job, &sink, observer)?;
     // The device works while the processor compares.
     std::thread::scope(|scope| {
         let sync = (plan.durability == Durability::Synced).then(|| scope.spawn(|| staged.sync()));
-        let compared = match (&outcome.digests, plan.read_back) {
-            (Some(digests), true) => FileSource::from_file(clone()?, &label).and_then(|source| {
-                read_back(
-                    Arc::new(source),
-                    plan.format,
-                    plan.disk.disk_len(),
-                    digests.content,
-                    plan.threads,
-                    observer,
-                )
+        let compared = match outcome.fingerprint {
+            Some(fingerprint) => FileSource::from_file(clone()?, &label).and_then(|source| {
+                let likeness = Likeness::Fingerprint(fingerprint);
+                let disk_len = plan.disk.disk_len();
+                read_back(Arc::new(source), plan.format, disk_len, likeness, plan.threads, observer)
             }),
-            _ => Ok(()),
+            None => Ok(()),
         };
         let synced = sync.map_or(Ok(()), |sync| sync.join().unwrap_or(Err(Error::Cancelled)));
         compared.and(synced)
@@ -148,7 +166,7 @@ pub fn read_back(
     source: Arc<dyn ByteSource>,
     format: &'static Format,
     disk_len: u64,
-    content: ContentDigest,
+    expected: Likeness,
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<()> {
@@ -157,9 +175,17 @@ pub fn read_back(
     if image.disk_len() != disk_len {
         return wrong(OutputProblem::Length { expected: disk_len, found: image.disk_len() });
     }
-    let found = hash_disk(image.as_ref(), HashJob { threads, leaves: None, raw: false }, observer)?.content;
-    if found != content {
-        return wrong(OutputProblem::Differs { expected: content, found });
+    let found = match expected {
+        Likeness::Fingerprint(_) => {
+            Likeness::Fingerprint(fingerprint_disk(image.as_ref(), threads, observer)?)
+        }
+        Likeness::Content(_) => {
+            let job = HashJob { threads, leaves: None, raw: false };
+            Likeness::Content(hash_disk(image.as_ref(), job, observer)?.content)
+        }
+    };
+    if found != expected {
+        return wrong(OutputProblem::Differs { expected, found });
     }
     Ok(())
 }

@@ -9,5 +9,5 @@ mod file;
 mod stream;
 
 pub use engine::{Job, Outcome, write_container};
-pub use file::{FilePlan, OutputProblem, read_back, stage_file, write_file};
+pub use file::{FilePlan, Likeness, OutputProblem, read_back, stage_file, write_file};
 pub use stream::{spool_input, write_stream};
