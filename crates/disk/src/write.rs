@@ -115,12 +115,13 @@ pub enum Encoding {
 
 /// The pure, parallel step of a writer: guest bytes in, stored bytes out. Same input, same output, on any thread.
 pub trait Encode: Send + Sync {
-    /// Encodes one granule (short only at the end of the disk) by *appending* to `out`, or answers
-    /// [`Encoding::Verbatim`] and leaves `out` as it was.
+    /// Encodes the granule that starts at `at` (short only at the end of the disk) by *appending* to `out`, or
+    /// answers [`Encoding::Verbatim`] and leaves `out` as it was. Formats whose stored form names its place on the
+    /// disk need `at`; the others leave it alone.
     ///
     /// # Errors
     /// Whatever the codec says; none is expected.
-    fn encode(&self, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding>;
+    fn encode(&self, at: GuestOffset, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding>;
 }
 
 /// An [`Encode`] that stores everything as it is.
@@ -128,7 +129,7 @@ pub trait Encode: Send + Sync {
 pub struct StoreVerbatim;
 
 impl Encode for StoreVerbatim {
-    fn encode(&self, _granule: &[u8], _out: &mut Vec<u8>) -> Result<Encoding> {
+    fn encode(&self, _at: GuestOffset, _granule: &[u8], _out: &mut Vec<u8>) -> Result<Encoding> {
         Ok(Encoding::Verbatim)
     }
 }

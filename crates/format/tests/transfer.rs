@@ -172,7 +172,7 @@ fn more_data_than_the_budget_allows_is_refused() {
 struct Faulty;
 
 impl Encode for Faulty {
-    fn encode(&self, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding> {
+    fn encode(&self, _at: GuestOffset, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding> {
         let before = out.len();
         out.extend_from_slice(granule);
         out[before..].reverse();

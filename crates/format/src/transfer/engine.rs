@@ -191,12 +191,12 @@ impl Worker<'_> {
             let to = from.saturating_add(granule.len());
             if !is_zero(granule) {
                 let before = encoded.len();
-                let encoding = self.encoder.encode(granule, &mut encoded)?;
+                let at = start.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
+                let encoding = self.encoder.encode(at, granule, &mut encoded)?;
                 let range = match encoding {
                     Encoding::Verbatim => from..to,
                     Encoding::Encoded => before..encoded.len(),
                 };
-                let at = start.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
                 parts.push(Part { at, range, encoding, to: FileOffset::ZERO });
             }
             from = to;

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
-use kiln_disk::{Encode, Encoding, Error, Result};
+use kiln_disk::{Encode, Encoding, Error, GuestOffset, Result};
 
 use super::options::Codec;
 
@@ -66,7 +66,7 @@ impl Compressor {
 }
 
 impl Encode for Compressed {
-    fn encode(&self, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding> {
+    fn encode(&self, _at: GuestOffset, granule: &[u8], out: &mut Vec<u8>) -> Result<Encoding> {
         let before = out.len();
         // The last cluster of a disk may be short; it is compressed whole.
         let padded: Vec<u8>;
@@ -118,7 +118,7 @@ mod tests {
             let reference = {
                 let mut out = Vec::new();
                 assert_eq!(
-                    Compressed::new(codec, 16_384).encode(&text, &mut out).unwrap(),
+                    Compressed::new(codec, 16_384).encode(GuestOffset::ZERO, &text, &mut out).unwrap(),
                     Encoding::Encoded
                 );
                 out
@@ -129,13 +129,13 @@ mod tests {
                 let mut out = vec![9];
                 for cluster in 0..round {
                     assert_eq!(
-                        encoder.encode(&noise(round * 100 + cluster), &mut out).unwrap(),
+                        encoder.encode(GuestOffset::ZERO, &noise(round * 100 + cluster), &mut out).unwrap(),
                         Encoding::Verbatim
                     );
                     assert_eq!(out, [9], "nothing of a cluster stored as it is stays behind");
                 }
                 out.clear();
-                encoder.encode(&text, &mut out).unwrap();
+                encoder.encode(GuestOffset::ZERO, &text, &mut out).unwrap();
                 assert!(out == reference, "after {round} clusters of noise");
             }
         }
