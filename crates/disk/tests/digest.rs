@@ -228,7 +228,10 @@ fn fingerprint_is_one_for_one_content_and_another_for_any_other() {
 #[test]
 fn transport_digests_come_in_the_order_asked() {
     let source = MemorySource::new(b"abc".to_vec());
-    let digests = hash_source(&source, &[Algorithm::Md5, Algorithm::Sha256], &Silent).unwrap();
+    let digests =
+        hash_source(&source, &[Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha1], &Silent).unwrap();
+    // FIPS 180-4, example "abc".
+    assert_eq!(digests[2].to_string(), "sha1:a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_eq!(digests[0].to_string(), "md5:900150983cd24fb0d6963f7d28e17f72");
     assert_eq!(
         digests[1].to_string(),

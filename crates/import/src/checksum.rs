@@ -165,6 +165,7 @@ fn bsd(line: &str) -> Option<(Digest, String)> {
     let algorithm = match word.trim_end().to_ascii_uppercase().as_str() {
         "SHA256" | "SHA2-256" => Algorithm::Sha256,
         "SHA512" | "SHA2-512" => Algorithm::Sha512,
+        "SHA1" => Algorithm::Sha1,
         "MD5" => Algorithm::Md5,
         _ => return None,
     };

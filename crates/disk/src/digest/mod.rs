@@ -18,6 +18,6 @@ pub use compare::{damaged_blocks, differing_ranges};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, block_checks, fingerprint_disk};
 pub use job::{DigestBuilder, DiskDigests, HashJob, hash_disk, leaf_hashes};
 pub use leaves::{LeafFile, LeafProblem, LeafWriter};
-pub use transport::hash_source;
+pub use transport::{Hasher, hash_source};
 pub use tree::{BLOCK_LEN, BlockDigest, LeafSink, TreeBuilder, hash_block};
 pub use value::{Algorithm, ContentDigest, Digest, ParseDigestError};

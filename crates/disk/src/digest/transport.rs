@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use md5::Md5;
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::value::{Algorithm, Digest};
@@ -73,35 +74,46 @@ pub fn hash_source(
     Ok(digests)
 }
 
-/// One running hash.
-enum Hasher {
+/// One running hash, for who has the bytes in hand anyway.
+pub struct Hasher(State);
+
+enum State {
     Sha256(Sha256),
     Sha512(Box<Sha512>),
+    Sha1(Sha1),
     Md5(Md5),
 }
 
 impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Self::Sha512(Box::new(Sha512::new())),
-            Algorithm::Md5 => Self::Md5(Md5::new()),
+    /// A hash of no bytes yet.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(Box::new(Sha512::new())),
+            Algorithm::Sha1 => State::Sha1(Sha1::new()),
+            Algorithm::Md5 => State::Md5(Md5::new()),
+        })
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(hasher) => hasher.update(bytes),
+            State::Sha512(hasher) => hasher.update(bytes),
+            State::Sha1(hasher) => hasher.update(bytes),
+            State::Md5(hasher) => hasher.update(bytes),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-            Self::Md5(hasher) => hasher.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Option<Digest> {
-        match self {
-            Self::Sha256(hasher) => Digest::new(Algorithm::Sha256, hasher.finalize().to_vec()),
-            Self::Sha512(hasher) => Digest::new(Algorithm::Sha512, hasher.finalize().to_vec()),
-            Self::Md5(hasher) => Digest::new(Algorithm::Md5, hasher.finalize().to_vec()),
+    /// The digest. There is always one: its length is the algorithm's own.
+    #[must_use]
+    pub fn finish(self) -> Option<Digest> {
+        match self.0 {
+            State::Sha256(hasher) => Digest::new(Algorithm::Sha256, hasher.finalize().to_vec()),
+            State::Sha512(hasher) => Digest::new(Algorithm::Sha512, hasher.finalize().to_vec()),
+            State::Sha1(hasher) => Digest::new(Algorithm::Sha1, hasher.finalize().to_vec()),
+            State::Md5(hasher) => Digest::new(Algorithm::Md5, hasher.finalize().to_vec()),
         }
     }
 }

@@ -12,12 +12,14 @@ pub enum Algorithm {
     Sha256,
     /// SHA-512: only to compare with what a vendor published.
     Sha512,
+    /// SHA-1: only to compare with what a vendor published; proves nothing against an attacker.
+    Sha1,
     /// MD5: only to compare with what a vendor published; proves nothing against an attacker.
     Md5,
 }
 
 impl Algorithm {
-    const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Md5];
+    const ALL: [Self; 4] = [Self::Sha256, Self::Sha512, Self::Sha1, Self::Md5];
 
     /// The name that stands before the colon.
     #[must_use]
@@ -25,6 +27,7 @@ impl Algorithm {
         match self {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
+            Self::Sha1 => "sha1",
             Self::Md5 => "md5",
         }
     }
@@ -35,6 +38,7 @@ impl Algorithm {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
+            Self::Sha1 => 20,
             Self::Md5 => 16,
         }
     }
