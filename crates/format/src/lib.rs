@@ -28,6 +28,7 @@ mod wire;
 
 pub mod qcow2;
 pub mod raw;
+pub mod tar;
 pub mod transfer;
 pub mod vhd;
 

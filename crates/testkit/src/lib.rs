@@ -6,6 +6,7 @@ pub mod laws;
 mod model;
 pub mod oracle;
 pub mod qcow2;
+pub mod tar;
 pub mod vhd;
 
 pub use model::ModelDisk;
