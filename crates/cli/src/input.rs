@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits};
 use kiln_format::transfer::spool_input;
-use kiln_format::{AllowList, Choice, Format, Image, OpenContext, Resolved, Tolerance};
+use kiln_format::{AllowList, Choice, Format, Image, OpenContext, Resolved, Siblings, Tolerance};
 
 use crate::error::{About, CliError, Result};
 use crate::progress::Reporter;
@@ -46,14 +46,21 @@ pub(crate) struct Input {
     pub(crate) file: Arc<FileSource>,
     /// Its name in messages.
     pub(crate) label: String,
+    /// Where it is, when it has a place: other parts of the same disk may lie beside it.
+    path: Option<PathBuf>,
 }
 
 impl Input {
+    /// A file that is open already and has nothing beside it.
+    pub(crate) fn unplaced(file: Arc<FileSource>, label: String) -> Self {
+        Self { file, label, path: None }
+    }
+
     /// Opens a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         let file = FileSource::open(path).about(&label)?;
-        Ok(Self { file: Arc::new(file), label })
+        Ok(Self { file: Arc::new(file), label, path: Some(path.to_owned()) })
     }
 
     /// Takes standard input: as it is when it is a file, else by way of an unnamed file in `spool_dir`.
@@ -66,7 +73,7 @@ impl Input {
             let spool_dir = spool_dir.map_or_else(spool::default_dir, Path::to_owned);
             spool_input(&mut spool::PatientPipe::new(file), &spool_dir, u64::MAX, reporter)?
         };
-        Ok(Self { file: Arc::new(source), label })
+        Ok(Self::unplaced(Arc::new(source), label))
     }
 
     /// `path`, or standard input for `-`.
@@ -77,6 +84,20 @@ impl Input {
     /// The source for the libraries.
     pub(crate) fn source(&self) -> Arc<dyn ByteSource> {
         Arc::clone(&self.file) as Arc<dyn ByteSource>
+    }
+
+    /// What an open of this file may use: what `args` allow, and extents beside it.
+    pub(crate) fn context(
+        &self,
+        args: &SourceArgs,
+        tolerance: Tolerance,
+        limits: Limits,
+    ) -> Result<OpenContext> {
+        let mut context = args.context(tolerance, limits)?;
+        if let Some(path) = &self.path {
+            context.resolver = Arc::new(Siblings::beside(path, context.resolver));
+        }
+        Ok(context)
     }
 
     /// Opens the container.
@@ -95,7 +116,7 @@ impl SourceArgs {
         })
     }
 
-    /// What an open may use.
+    /// What an open may use, wherever the file is.
     pub(crate) fn context(&self, tolerance: Tolerance, limits: Limits) -> Result<OpenContext> {
         let mut context = OpenContext::new();
         context.tolerance = tolerance;

@@ -68,7 +68,7 @@ impl Subject {
             Self::Image(image) => {
                 let layer = only_layer(&image.manifest)?;
                 let file = image.store.open_layer(layer)?;
-                let input = Input { file: Arc::new(file), label: image.manifest.title() };
+                let input = Input::unplaced(Arc::new(file), image.manifest.title());
                 let args = SourceArgs { format: Some(layer.format.clone()), ..SourceArgs::default() };
                 Ok((input, args))
             }

@@ -5,6 +5,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -128,6 +129,29 @@ pub(crate) fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
             std::fs::remove_file(from)
         }
         other => Ok(other?),
+    }
+}
+
+/// A directory to open names in, for which the right to search it is enough.
+///
+/// # Errors
+/// Whatever opening says.
+pub fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Opens the file `name` of `dir` for reading; `None` when it is a symbolic link. Never waits for a FIFO. That
+/// `name` is a single component is the caller's to see to.
+///
+/// # Errors
+/// Whatever opening says.
+pub fn open_in(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -22,6 +22,7 @@ mod identify;
 mod image;
 mod options;
 mod resolver;
+mod siblings;
 mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
@@ -38,4 +39,5 @@ pub use identify::{CHECKS, CheckReport, Choice, Identity, check, identify, judge
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};
 pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};
+pub use siblings::Siblings;
 pub use table::{Create, CreateFn, Evidence, FORMATS, Format, OpenFn, ProbeInput, by_name};

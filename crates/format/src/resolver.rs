@@ -15,8 +15,10 @@ pub enum ExternalRole {
     Backing,
     /// qcow2 external data file.
     DataFile,
-    /// Parent of a differencing VHD.
+    /// Parent of a differencing disk.
     Parent,
+    /// A part of the disk's own data, in a file beside the one that describes it (VMDK).
+    Extent,
 }
 
 impl ExternalRole {
@@ -27,6 +29,7 @@ impl ExternalRole {
             Self::Backing => "backing file",
             Self::DataFile => "external data file",
             Self::Parent => "parent disk",
+            Self::Extent => "extent",
         }
     }
 }
@@ -96,7 +99,7 @@ impl Resolver for AllowList {
     }
 }
 
-fn denied(reference: &ExternalRef) -> Error {
+pub(crate) fn denied(reference: &ExternalRef) -> Error {
     Error::Refused {
         code: "reference.denied",
         what: format!("the image names a {} {:?}", reference.role.words(), reference.name),

@@ -48,7 +48,7 @@ struct Record<'a> {
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
-    let context = source.context(Tolerance::Damaged, Limits::STANDARD)?;
+    let context = input.context(&source, Tolerance::Damaged, Limits::STANDARD)?;
     let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
     let judgement = Judgement::of(&input, &source, &context, scope, &session.reporter)?;
     session.reporter.clear();

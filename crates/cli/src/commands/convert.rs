@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let place = destination::look(&args.dest, args.write.force)?;
     let spool_dir = (!to_stdout).then(|| place.parent());
     let input = Input::open_or_stdin(&args.source, spool_dir, &session.reporter)?;
-    let mut context = args.read.context(Tolerance::Strict, Limits::STANDARD)?;
+    let mut context = input.context(&args.read, Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
     let image = input.image(&args.read, &context)?;
     let outcome = if args.write.dry_run {

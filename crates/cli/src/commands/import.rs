@@ -1,10 +1,11 @@
 //! `kiln import`: an external disk becomes an image of the store.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kiln_catalog::{IfTaken, NameTag, Store};
 use kiln_disk::{Limits, Severity};
-use kiln_format::Tolerance;
+use kiln_format::{Siblings, Tolerance};
 use kiln_import::{Expect, Input, LayerStyle, OnDamage, Outcome, PlanFacts, Request, SourceDigest, plan};
 use serde::Serialize;
 
@@ -142,7 +143,9 @@ fn request(args: &Args, name: NameTag) -> Result<Request> {
     };
     let mut request = Request::new(input, name);
     request.choice = args.read.choice()?;
-    request.resolver = args.read.context(Tolerance::Strict, Limits::STANDARD)?.resolver;
+    let allowed = args.read.context(Tolerance::Strict, Limits::STANDARD)?.resolver;
+    request.resolver =
+        if is_dash(&args.source) { allowed } else { Arc::new(Siblings::beside(&args.source, allowed)) };
     request.description.clone_from(&args.description);
     request.expect = match (&args.sha256, &args.checksums) {
         (Some(hex), _) => Expect::Digest(sha256_of(hex)?),

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     };
     let opens = source.format.is_some() || source.as_raw.is_some();
     let facts = if opens || matches!(kind, "image" | "raw") {
-        let context = source.context(Tolerance::Damaged, Limits::INSPECT)?;
+        let context = input.context(&source, Tolerance::Damaged, Limits::INSPECT)?;
         Some(input.image(&source, &context)?.facts())
     } else {
         None

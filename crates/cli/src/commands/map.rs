@@ -44,7 +44,7 @@ struct ExtentRecord {
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
-    let mut context = source.context(Tolerance::Strict, Limits::STANDARD)?;
+    let mut context = input.context(&source, Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
     let image = input.image(&source, &context)?;
     print(image.as_ref(), &input.label, session)?;

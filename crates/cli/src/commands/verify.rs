@@ -100,7 +100,7 @@ struct Other {
 fn open_other(word: &Path, args: &Args, session: &Session) -> Result<Other> {
     let own = SourceArgs { allow_backing: args.source.allow_backing.clone(), ..SourceArgs::default() };
     let (input, own) = Subject::resolve(word, session)?.open(&own, session)?;
-    let image = input.image(&own, &own.context(Tolerance::Strict, Limits::STANDARD)?)?;
+    let image = input.image(&own, &input.context(&own, Tolerance::Strict, Limits::STANDARD)?)?;
     Ok(Other { input, image })
 }
 
@@ -112,7 +112,7 @@ fn verify_file(
     reporter: &Reporter,
 ) -> Result<Report> {
     let transport = transport_digests(args, input, expected, reporter)?;
-    let context = args.source.context(Tolerance::Damaged, Limits::STANDARD)?;
+    let context = input.context(&args.source, Tolerance::Damaged, Limits::STANDARD)?;
     let mut judgement = Judgement::of(input, &args.source, &context, CheckScope::Metadata, reporter)?;
     let digests = if judgement.fails() {
         None
@@ -144,8 +144,9 @@ fn verify_file(
     }
     let against = match other {
         Some(other) => {
-            let mine =
-                || input.image(&args.source, &args.source.context(Tolerance::Strict, Limits::STANDARD)?);
+            let mine = || {
+                input.image(&args.source, &input.context(&args.source, Tolerance::Strict, Limits::STANDARD)?)
+            };
             Some(compare(args, digests.as_ref().map(|digests| digests.content), mine, other, reporter)?)
         }
         None => None,
@@ -193,7 +194,7 @@ fn hash_file(
     input: &Input,
     reporter: &Reporter,
 ) -> Result<std::result::Result<DiskDigests, kiln_disk::Error>> {
-    let context = args.source.context(Tolerance::Strict, Limits::STANDARD)?;
+    let context = input.context(&args.source, Tolerance::Strict, Limits::STANDARD)?;
     let image = match kiln_format::open(input.source(), args.source.choice()?, &context) {
         Ok(image) => image,
         Err(error) => return Ok(Err(error)),

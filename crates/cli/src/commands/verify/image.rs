@@ -27,7 +27,7 @@ pub(super) fn verify(
     let subject = Subject::Image(Box::new(stored.clone()));
     let open = || {
         let (input, own) = subject.open(&SourceArgs::default(), session)?;
-        input.image(&own, &own.context(Tolerance::Strict, Limits::STANDARD)?)
+        input.image(&own, &input.context(&own, Tolerance::Strict, Limits::STANDARD)?)
     };
     let raw = if args.raw_digest && found.content.is_some() {
         let job = HashJob { raw: true, ..HashJob::default() };
