@@ -16,6 +16,7 @@
 )]
 
 pub mod completeness;
+mod encoded;
 mod facts;
 mod foreign;
 mod identify;

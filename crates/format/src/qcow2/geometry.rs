@@ -1,5 +1,7 @@
 //! Arithmetic on clusters and tables. Nothing here can overflow: shifts are by checked numbers of bits.
 
+pub(super) use crate::wire::{as_bytes, in_memory};
+
 use super::problem::Qcow2Problem;
 
 /// The sizes that follow from `cluster_bits` (9 to 21 by construction) and the width of an L2 entry.
@@ -133,17 +135,6 @@ impl Geometry {
 pub(super) const L1_SLICE_LEN: u64 = 1 << SLICE_BITS;
 /// L1 entries that are read at once.
 pub(super) const L1_SLICE_ENTRIES: u64 = L1_SLICE_LEN >> 3;
-
-/// A number of bytes as a length in memory. The targets of Kiln have 64-bit addresses; elsewhere the read of an
-/// impossible length fails.
-pub(super) fn in_memory(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
-}
-
-/// A length in memory as a number of bytes.
-pub(super) fn as_bytes(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
-}
 
 #[cfg(test)]
 mod tests {

@@ -13,9 +13,9 @@ use super::geometry::in_memory;
 use super::header::{Compression, Header, incompatible};
 use super::map::{L1At, Map};
 use super::problem::Table;
-use super::read::ClusterCache;
 use super::snapshot::{self, Snapshots};
 use super::{FORMAT, check};
+use crate::encoded::DecodedCache;
 use crate::facts::Facts;
 use crate::image::{CheckScope, Image, OpenContext, Tolerance};
 use crate::resolver::{ExternalRef, ExternalRole};
@@ -37,7 +37,7 @@ pub struct Qcow2Image {
     /// Pays for the two lists.
     _held: Charged,
     pub(super) map: Map,
-    pub(super) decoded: ClusterCache,
+    pub(super) decoded: DecodedCache,
     pub(super) data_file: External<Arc<dyn ByteSource>>,
     pub(super) backing: External<Box<dyn Image>>,
 }
@@ -114,7 +114,7 @@ impl Qcow2Image {
             disk_len,
             _held: held,
             map,
-            decoded: ClusterCache::default(),
+            decoded: DecodedCache::default(),
             data_file,
             backing,
         })

@@ -1,8 +1,7 @@
 //! Reading and mapping: the [`Disk`] of an open image.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kiln_disk::{ByteSource, Disk, Extent, ExtentKind, FileOffset, GuestOffset, Result, check_range};
 
@@ -13,16 +12,13 @@ use super::geometry::{as_bytes, in_memory};
 use super::map::Stored;
 use super::open::Qcow2Image;
 use super::problem::Qcow2Problem;
+use crate::encoded::{READ_AHEAD, Window};
 
 /// Table entries that one answer of `extent_at` may cost. Where a backing file answers too, a short answer of the
 /// one must not throw away a long look at the other.
 const PATIENCE: u64 = 1 << 20;
 /// The same over a backing file.
 const PATIENCE_OVER_BACKING: u64 = 1 << 12;
-/// Compressed data is read in pieces of this many bytes when several clusters of it are asked for.
-const READ_AHEAD: u64 = 256 << 10;
-/// Bytes of decoded clusters that are kept for reads of parts of a cluster.
-const DECODED_CAPACITY: usize = 4 << 20;
 
 impl Disk for Qcow2Image {
     fn disk_len(&self) -> u64 {
@@ -183,7 +179,7 @@ impl Qcow2Image {
         }
         let cluster_len = as_bytes(out.len());
         let ahead = if wanted > cluster_len { READ_AHEAD.min(wanted) } else { 0 };
-        let bytes = window.bytes(&self.source, data.at, len, ahead)?;
+        let bytes = window.bytes(self.source.as_ref(), data.at, len, ahead)?;
         codec::decode(self.compression, bytes, out).map_err(|why| {
             let problem = if len < data.len {
                 Qcow2Problem::DataPastEnd { guest: cluster, start: data.at, file_len }
@@ -192,50 +188,5 @@ impl Qcow2Image {
             };
             self.map.entry_error(cluster, problem)
         })
-    }
-}
-
-/// Bytes of the file around the compressed cluster that was read last.
-#[derive(Default)]
-struct Window {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window {
-    /// The `len` bytes at `at`, which are in the file; reads up to `ahead` bytes in one go.
-    fn bytes(&mut self, source: &Arc<dyn ByteSource>, at: u64, len: u64, ahead: u64) -> Result<&[u8]> {
-        let held = at
-            .checked_sub(self.at)
-            .and_then(|skip| skip.checked_add(len))
-            .is_some_and(|end| end <= as_bytes(self.bytes.len()));
-        if !held {
-            let there = source.byte_len().saturating_sub(at);
-            self.bytes.resize(in_memory(len.max(ahead).min(there)), 0);
-            source.read_bytes(FileOffset::new(at), &mut self.bytes)?;
-            self.at = at;
-        }
-        let skip = in_memory(at.saturating_sub(self.at));
-        Ok(self.bytes.get(skip..).and_then(|bytes| bytes.get(..in_memory(len))).unwrap_or_default())
-    }
-}
-
-/// A few decoded clusters, by the place of their compressed data: for reads smaller than a cluster.
-#[derive(Default)]
-pub(super) struct ClusterCache(Mutex<VecDeque<(u64, Arc<[u8]>)>>);
-
-impl ClusterCache {
-    fn get(&self, at: u64) -> Option<Arc<[u8]>> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().find(|(held_at, _)| *held_at == at).map(|(_, bytes)| Arc::clone(bytes))
-    }
-
-    fn put(&self, at: u64, bytes: &Arc<[u8]>) {
-        let most = DECODED_CAPACITY.checked_div(bytes.len()).unwrap_or(1).clamp(1, 64);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while held.len() >= most {
-            held.pop_front();
-        }
-        held.push_back((at, Arc::clone(bytes)));
     }
 }
