@@ -36,6 +36,11 @@ pub trait ByteSink: Send + Sync {
     fn order(&self) -> WriteOrder;
 }
 
+/// The longest write. The page cache takes a longer one in larger folios, for which the kernel wants memory in one
+/// piece: in a virtual machine that is what was given back to the host, and fetching it takes three times as long as
+/// the copy. Measured from 16 KiB to 4 MiB, after a pause and without one.
+const WRITE_LEN: usize = 256 << 10;
+
 /// An open file as a sink; writes go to their place directly.
 #[derive(Debug)]
 pub struct FileSink {
@@ -82,12 +87,16 @@ impl FileSink {
 
 impl ByteSink for FileSink {
     fn write_bytes(&self, at: FileOffset, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, at.get()).map_err(|source| Error::Io {
-            operation: "write",
-            target: self.label.clone(),
-            at: Some(at),
-            source,
-        })?;
+        let mut here = at;
+        for piece in bytes.chunks(WRITE_LEN) {
+            self.file.write_all_at(piece, here.get()).map_err(|source| Error::Io {
+                operation: "write",
+                target: self.label.clone(),
+                at: Some(here),
+                source,
+            })?;
+            here = here.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        }
         if let Some(write_out) = &self.write_out {
             let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             write_out.count(&self.file, len, at.get().saturating_add(len));

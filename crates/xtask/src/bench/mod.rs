@@ -185,11 +185,10 @@ impl Bench<'_> {
         Ok(Measured { ours: summary(&ours), peer, row })
     }
 
-    /// One timed run, begun with nothing left of the last: no outputs, no dirty pages, and free memory at hand.
+    /// One timed run, begun with nothing left of the last: no outputs, no dirty pages.
     fn timed(&self, line: &str) -> Outcome<Sample> {
         self.clear()?;
         run::run(&self.dir, "sync", &["-f", "."])?;
-        touch_memory();
         let taken = sample(&self.dir, &line.replace("\"$KILN\"", &self.kiln()))?;
         self.clear()?;
         Ok(taken)
@@ -209,18 +208,6 @@ impl Bench<'_> {
         let path = fs::canonicalize(&self.arguments.kiln).unwrap_or_else(|_| self.arguments.kiln.clone());
         format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
     }
-}
-
-/// Uses and frees as much memory as a run's page cache will want. A virtual machine gives freed memory back to its
-/// host, and getting it again costs whoever comes first more than the job that is measured.
-fn touch_memory() {
-    const LEN: usize = 3 << 30;
-    const PAGE: usize = 4096;
-    let mut pages = vec![0_u8; LEN];
-    for page in pages.chunks_mut(PAGE) {
-        page[0] = 1;
-    }
-    std::hint::black_box(&pages);
 }
 
 /// Removes a file or link that may be absent.
