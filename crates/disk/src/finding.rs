@@ -125,6 +125,13 @@ impl Findings {
         &self.list
     }
 
+    /// Moves the places of all findings, for a file that lies inside another; a place without a new one is dropped.
+    pub fn move_places(&mut self, to: impl Fn(FileOffset) -> Option<FileOffset>) {
+        for finding in &mut self.list {
+            finding.file_at = finding.file_at.and_then(&to);
+        }
+    }
+
     /// How often each id was found, in order of first appearance.
     #[must_use]
     pub fn counts(&self) -> &[(&'static str, u64)] {

@@ -55,10 +55,7 @@ pub(crate) static FOREIGN: &[Foreign] = &[
     row("zip", "a zip archive", UNPACK, |p| p.head.starts_with(b"PK\x03\x04")),
     row("7z", "a 7-Zip archive", UNPACK, |p| p.head.starts_with(b"7z\xbc\xaf\x27\x1c")),
     row("rar", "a RAR archive", UNPACK, |p| p.head.starts_with(b"Rar!\x1a\x07")),
-    row("ova", "an OVA appliance (a tar archive of disks)", UNPACK, |p| {
-        is_tar(p) && first_member_ends_with(p, b".ovf")
-    }),
-    row("tar", "a tar archive", UNPACK, |p| is_tar(p) && !first_member_ends_with(p, b".ovf")),
+    row("tar", "a tar archive", UNPACK, |p| is_tar(p) && (crate::ova::FORMAT.probe)(p).is_none()),
     row("vmdk", "a VMDK disk", CONVERT, |p| {
         p.head.starts_with(b"KDMV") || p.head.starts_with(b"# Disk DescriptorFile")
     }),
@@ -95,11 +92,4 @@ pub(crate) static FOREIGN: &[Foreign] = &[
 
 fn is_tar(probe: &ProbeInput<'_>) -> bool {
     bytes::<5>(probe.head, 257) == Some(*b"ustar")
-}
-
-/// The name field is the first 100 bytes of a tar header, ended by NUL when shorter.
-fn first_member_ends_with(probe: &ProbeInput<'_>, ending: &[u8]) -> bool {
-    let name = probe.head.get(..100).unwrap_or_default();
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    name.get(..end).unwrap_or_default().to_ascii_lowercase().ends_with(ending)
 }

@@ -171,7 +171,17 @@ pub fn select(source: &dyn ByteSource, choice: Choice) -> Result<&'static Format
 /// As [`select`], and whatever the format says.
 pub fn open(source: Arc<dyn ByteSource>, choice: Choice, context: &OpenContext) -> Result<Box<dyn Image>> {
     let format = select(source.as_ref(), choice)?;
-    (format.open)(source, context)
+    let image = (format.open)(source, context)?;
+    match &context.part {
+        Some(part) if image.appliance().is_none() => Err(Error::Refused {
+            code: "disk.only-one",
+            what: format!("disk {part:?} of a file that is one disk ({})", format.id),
+            asked: 0,
+            allowed: 0,
+            hint: "leave --disk out",
+        }),
+        _ => Ok(image),
+    }
 }
 
 /// What checks of any format can find before or beside the format's own.
@@ -267,6 +277,16 @@ fn references(facts: Option<&Facts>, context: &OpenContext, findings: &mut Findi
 
 /// An error as a finding: the whole chain in the detail, its offset as the place.
 fn finding_of(check: &'static CheckSpec, error: &Error) -> Finding {
+    let (detail, at) = explained(error);
+    let finding = check.found(detail);
+    match at {
+        Some(at) => finding.at(at),
+        None => finding,
+    }
+}
+
+/// The whole chain of an error with its hint, and its place.
+pub(crate) fn explained(error: &Error) -> (String, Option<FileOffset>) {
     let mut detail = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -278,9 +298,5 @@ fn finding_of(check: &'static CheckSpec, error: &Error) -> Finding {
         detail.push_str("; ");
         detail.push_str(hint);
     }
-    let finding = check.found(detail);
-    match error.offset() {
-        Some(at) => finding.at(at),
-        None => finding,
-    }
+    (detail, error.offset())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kiln_disk::{Budget, Disk, Findings, Observer, Result};
 
 use crate::facts::Facts;
+use crate::ova::Appliance;
 use crate::resolver::{DenyAll, Resolver};
 use crate::table::Format;
 
@@ -31,6 +32,8 @@ pub struct OpenContext {
     pub snapshot: Option<String>,
     /// How much damage to pass over.
     pub tolerance: Tolerance,
+    /// Which disk of an appliance: its number from 1, its id or the name of its file.
+    pub part: Option<String>,
 }
 
 impl OpenContext {
@@ -43,6 +46,7 @@ impl OpenContext {
             depth: 0,
             snapshot: None,
             tolerance: Tolerance::Strict,
+            part: None,
         }
     }
 
@@ -53,7 +57,7 @@ impl OpenContext {
     pub fn deeper(&self) -> Result<Self> {
         let depth = self.depth.saturating_add(1);
         self.budget.check_depth(depth)?;
-        Ok(Self { depth, snapshot: None, ..self.clone() })
+        Ok(Self { depth, snapshot: None, part: None, ..self.clone() })
     }
 }
 
@@ -88,4 +92,9 @@ pub trait Image: Disk {
     /// # Errors
     /// [`kiln_disk::Error::Io`], `Cancelled`, or `Refused` by the budget; damage is a finding, not an error.
     fn check(&self, scope: CheckScope, observer: &dyn Observer) -> Result<Findings>;
+
+    /// The machine that the disk belongs to, where the file describes one.
+    fn appliance(&self) -> Option<&Appliance> {
+        None
+    }
 }

@@ -28,6 +28,7 @@ mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
 
+pub mod ova;
 pub mod qcow2;
 pub mod raw;
 pub mod tar;

@@ -5,6 +5,7 @@ pub mod fixtures;
 pub mod laws;
 mod model;
 pub mod oracle;
+pub mod ova;
 pub mod qcow2;
 pub mod tar;
 pub mod vhd;

@@ -11,8 +11,10 @@ mod problem;
 mod sparse;
 mod walk;
 
+pub(crate) use member::is_plain_path;
 pub use member::{Member, MemberKind};
 pub use problem::{Checksum, TarProblem};
+pub(crate) use walk::first_names;
 pub use walk::{Archive, Ending, list};
 
 /// The most members that an archive may have.

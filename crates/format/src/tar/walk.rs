@@ -338,3 +338,20 @@ fn one_size(header: u64, pax: u64) -> std::result::Result<u64, TarProblem> {
     }
     Err(TarProblem::SizesDiffer { header, pax })
 }
+
+/// The names of the first members, as far as they can be told from the first bytes of an archive alone.
+pub(crate) fn first_names(head: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = head;
+    while let Some(block) = rest.first_chunk::<BLOCK>() {
+        let Ok(header) = Header::parse(block, FileOffset::ZERO) else { break };
+        if header.magic == Magic::None {
+            break;
+        }
+        names.push(String::from_utf8_lossy(&header.name).into_owned());
+        let skip = header.size.checked_next_multiple_of(BLOCK_LEN).and_then(|len| len.checked_add(BLOCK_LEN));
+        let skip = skip.and_then(|skip| usize::try_from(skip).ok());
+        rest = skip.and_then(|skip| rest.get(skip..)).unwrap_or_default();
+    }
+    names
+}
