@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_disk::{Budget, ByteSource, Cost, Error, FileOffset, Result};
 
 use super::descriptor::{Descriptor, DiskEntry, FileRef};
-use super::files::{Files, Part, part};
+use super::files::{Files, Members, Part, part};
 use super::manifest::{self, Manifest};
 use super::problem::OvaProblem;
 use super::xml;
@@ -88,6 +88,7 @@ impl Appliance {
             return Err(Error::malformed("appliance", *at, problem));
         }
         let (folder, name) = split_folder(&path);
+        let (folder, name) = (folder.to_owned(), name.to_owned());
         let stem = name.get(..name.len().saturating_sub(4)).unwrap_or_default();
         // The manifest of this descriptor, else the only one there is.
         let beside = |ending: &str| {
@@ -106,11 +107,11 @@ impl Appliance {
             descriptor,
             manifest,
             certificate: beside(".cert").map(|member| member.name()),
-            name: name.to_owned(),
+            name,
             descriptor_at: member.data_at,
             manifest_part,
             other_descriptor,
-            files: Files::Archive { folder: folder.to_owned(), archive },
+            files: Files::Archive(Members::new(archive, &folder)),
         })
     }
 
@@ -226,6 +227,13 @@ impl Appliance {
         inner.resolver = self.files.resolver(&context.resolver);
         let open = || {
             let format = identify::select(part.source.as_ref(), Choice::Detect)?;
+            if *format == super::FORMAT || *format == super::OVF {
+                return Err(Error::Unsupported {
+                    code: "ova.nested",
+                    feature: format!("{:?}, an appliance as the disk of another,", part.name),
+                    hint: "unpack the outer one with tar and import the inner one",
+                });
+            }
             let declared = self.disks().nth(index).and_then(|(disk, _)| disk.format.clone());
             if let Some(declared) = declared.filter(|uri| *format == raw::FORMAT && names_a_container(uri)) {
                 let problem = OvaProblem::DiskFormat { file: part.name.clone(), declared };

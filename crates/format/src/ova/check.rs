@@ -1,11 +1,12 @@
 //! The check of an appliance: its archive, its manifest, and every disk in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kiln_disk::digest::{Algorithm, hash_source};
-use kiln_disk::{CheckSpec, Error, FileOffset, Finding, Findings, Observer, Result};
+use kiln_disk::{CheckSpec, Error, Finding, Findings, Observer, Result};
 
 use super::appliance::{Appliance, is_named};
+use super::descriptor::percent_decoded;
 use super::files::{Files, Part};
 use super::image::ApplianceImage;
 use super::manifest::{Manifest, ManifestLine};
@@ -24,8 +25,8 @@ pub(super) fn run(
 ) -> Result<Findings> {
     let mut findings = Findings::default();
     let appliance = &image.appliance;
-    if let Files::Archive { archive, folder } = &appliance.files {
-        self::archive(archive, folder, appliance, &mut findings);
+    if let Files::Archive(members) = &appliance.files {
+        archive(&members.archive, &members.folder, appliance, &mut findings);
     }
     files(appliance, &mut findings)?;
     match (&appliance.manifest, &appliance.manifest_part) {
@@ -35,8 +36,9 @@ pub(super) fn run(
     if let Some(name) = &appliance.certificate {
         findings.push(specs::CERTIFICATE.found(name.as_str()));
     }
-    for index in 0..appliance.disks().count() {
-        if image.is_choice && index != image.chosen {
+    let mut seen = HashSet::new();
+    for (index, (_, file)) in appliance.disks().enumerate() {
+        if (image.is_choice && index != image.chosen) || !seen.insert(file.id.as_str()) {
             continue;
         }
         match own.filter(|_| index == image.chosen) {
@@ -127,7 +129,13 @@ fn archive(archive: &Archive, folder: &str, appliance: &Appliance, findings: &mu
     if let Some(first) = first.filter(|member| !is_named(member, ".ovf")) {
         findings.push(specs::ORDER.found(first.name()).at(first.header_at));
     }
-    let mut known: HashMap<&str, FileOffset> = HashMap::new();
+    let mut known = HashSet::new();
+    let referenced: HashSet<String> = appliance
+        .descriptor
+        .files
+        .iter()
+        .flat_map(|file| [file.href.clone(), percent_decoded(&file.href)])
+        .collect();
     for member in &archive.members {
         let found = |row: &'static CheckSpec| row.found(member.name()).at(member.header_at);
         match member.kind {
@@ -143,24 +151,19 @@ fn archive(archive: &Archive, folder: &str, appliance: &Appliance, findings: &mu
             findings.push(found(&specs::MEMBER_NAME));
             continue;
         };
-        if known.insert(name, member.header_at).is_some() {
+        if !known.insert(name) {
             findings.push(found(&specs::MEMBER_TWICE));
         }
         let own = name.strip_prefix(folder).unwrap_or(name);
         let is_ours = [".ovf", ".mf", ".cert"].iter().any(|ending| is_named(member, ending));
-        if member.is_file() && !is_ours && !is_referenced(appliance, own) {
+        // A piece of a file has a number behind its name.
+        let whole =
+            own.rsplit_once('.').filter(|(_, digits)| digits.len() == 9).map_or(own, |(name, _)| name);
+        let is_known = referenced.contains(own) || referenced.contains(whole);
+        if member.is_file() && !is_ours && !is_known {
             findings.push(found(&specs::MEMBER_EXTRA));
         }
     }
-}
-
-/// Whether a file of the descriptor has this name, or is cut into pieces of which this is one.
-fn is_referenced(appliance: &Appliance, name: &str) -> bool {
-    appliance.descriptor.files.iter().any(|file| {
-        let whole = [file.href.as_str(), &super::descriptor::percent_decoded(&file.href)].contains(&name);
-        let is_piece = |rest: &str| rest.len() == 10 && rest.starts_with('.');
-        whole || (file.chunk_bytes.is_some() && name.strip_prefix(file.href.as_str()).is_some_and(is_piece))
-    })
 }
 
 /// Whether the files of the descriptor are there, in their length.
@@ -199,8 +202,10 @@ fn manifest(
         findings.push(place(*at, specs::MF_LINE.found(format!("line {line} of {}", part.name))));
     }
     let mut by_name: Vec<(&str, Vec<&ManifestLine>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for line in &manifest.lines {
-        match by_name.iter_mut().find(|(name, _)| *name == line.name) {
+        let index = *places.entry(&line.name).or_insert(by_name.len());
+        match by_name.get_mut(index) {
             Some((_, lines)) => lines.push(line),
             None => by_name.push((&line.name, vec![line])),
         }
@@ -230,9 +235,8 @@ fn manifest(
     }
     let needed = appliance.descriptor.files.iter().map(|file| file.href.as_str());
     for name in needed.chain([appliance.name.as_str()]) {
-        let is_listed = manifest.lines.iter().any(|line| {
-            line.name == name || line.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
-        });
+        let is_listed =
+            places.contains_key(name) || places.contains_key(format!("{name}.000000000").as_str());
         if !is_listed {
             findings.push(place(0, specs::MF_UNLISTED.found(name)));
         }

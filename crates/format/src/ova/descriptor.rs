@@ -89,7 +89,7 @@ impl Descriptor {
     ///
     /// # Errors
     /// [`Error::Malformed`] with an [`OvaProblem`]; [`Error::Refused`] (`ovf.length`, `ovf.depth`, `ovf.nodes`,
-    /// `ovf.attributes`, `ovf.namespaces`); [`Error::Unsupported`] (`ovf.version`, `ovf.parent`).
+    /// `ovf.attributes`, `ovf.namespaces`, `ovf.files`, `ovf.disks`, `ovf.systems`); [`Error::Unsupported`] (`ovf.version`, `ovf.parent`).
     pub fn parse(bytes: &[u8], at: FileOffset) -> Result<Self> {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if len > xml::MAX_LEN {
@@ -121,6 +121,7 @@ impl Descriptor {
             match section.tag_name().name() {
                 "References" => {
                     for node in elements(section).filter(|node| node.tag_name().name() == "File") {
+                        at_most(descriptor.files.len(), MOST_FILES, "ovf.files", "files")?;
                         descriptor.files.push(file(node, place)?);
                     }
                 }
@@ -128,6 +129,7 @@ impl Descriptor {
                     let is_disk =
                         |node: &Node<'_, '_>| matches!(node.tag_name().name(), "Disk" | "SharedDisk");
                     for node in elements(section).filter(is_disk) {
+                        at_most(descriptor.disks.len(), MOST_DISKS, "ovf.disks", "disks")?;
                         descriptor.disks.push(disk(node, place)?);
                     }
                 }
@@ -136,6 +138,7 @@ impl Descriptor {
             }
         }
         for node in root.descendants().filter(|node| node.tag_name().name() == "VirtualSystem") {
+            at_most(descriptor.systems.len(), MOST_DISKS, "ovf.systems", "machines")?;
             descriptor.systems.push(system(node, place)?);
         }
         unique("File", descriptor.files.iter().map(|file| (file.id.as_str(), file.at)), place)?;
@@ -150,6 +153,26 @@ impl Descriptor {
         }
         Ok(descriptor)
     }
+}
+
+/// The most files of an appliance.
+const MOST_FILES: usize = 1_024;
+/// The most disks, and the most machines.
+const MOST_DISKS: usize = 256;
+
+/// Refuses one more than `allowed`.
+fn at_most(count: usize, allowed: usize, code: &'static str, what: &str) -> Result<()> {
+    if count < allowed {
+        return Ok(());
+    }
+    let allowed = u64::try_from(allowed).unwrap_or(u64::MAX);
+    Err(Error::Refused {
+        code,
+        what: format!("{what} of the appliance"),
+        asked: allowed.saturating_add(1),
+        allowed,
+        hint: "an appliance of real machines is far from that; the file was made to harm",
+    })
 }
 
 fn old_version() -> Error {

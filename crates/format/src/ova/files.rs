@@ -1,12 +1,13 @@
 //! The files of an appliance: members of an archive, or neighbours of the descriptor.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kiln_disk::{ByteSource, Error, FileOffset, Result, Run};
 
 use super::descriptor::{FileRef, percent_decoded};
 use super::problem::OvaProblem;
-use crate::resolver::{AllowList, ExternalRef, ExternalRole, Resolved, Resolver};
+use crate::resolver::{ExternalRef, ExternalRole, Resolved, Resolver};
 use crate::tar::{Archive, Member};
 
 /// One file of an appliance.
@@ -22,8 +23,8 @@ pub(super) struct Part {
 
 /// Where the files are.
 pub(super) enum Files {
-    /// In a tar archive; the names are relative to this folder in it, which ends with a slash or is empty.
-    Archive { archive: Archive, folder: String },
+    /// In a tar archive.
+    Archive(Members),
     /// Beside the descriptor, as far as the resolver allows.
     Beside(Arc<dyn Resolver>),
 }
@@ -35,17 +36,14 @@ impl Files {
     /// [`OvaProblem::FileTwice`]; whatever the resolver says.
     pub(super) fn find(&self, name: &str, at: FileOffset) -> Result<Option<Part>> {
         match self {
-            Self::Archive { archive, folder } => {
-                let wanted = format!("{folder}{name}");
-                let mut found =
-                    archive.members.iter().filter(|member| member.plain_name() == Some(wanted.as_str()));
-                let Some(member) = found.next() else { return Ok(None) };
-                if let Some(other) = found.next() {
+            Self::Archive(members) => match members.named(name) {
+                None => Ok(None),
+                Some((_, Some(other))) => {
                     let problem = OvaProblem::FileTwice(name.to_owned());
-                    return Err(Error::malformed("appliance", other.header_at, problem));
+                    Err(Error::malformed("appliance", other.header_at, problem))
                 }
-                Ok(member.is_file().then(|| part(member, name)))
-            }
+                Some((member, None)) => Ok(member.is_file().then(|| part(member, name))),
+            },
             Self::Beside(resolver) => {
                 let reference =
                     ExternalRef { role: ExternalRole::Extent, name: name.to_owned(), format: None, at };
@@ -102,15 +100,8 @@ impl Files {
     /// What a disk of the appliance may ask for: the appliance's other files, by plain name.
     pub(super) fn resolver(&self, context: &Arc<dyn Resolver>) -> Arc<dyn Resolver> {
         match self {
-            Self::Archive { archive, folder } => {
-                let mut list = AllowList::default();
-                for member in archive.members.iter().filter(|member| member.is_file()) {
-                    let name = member.plain_name().and_then(|name| name.strip_prefix(folder.as_str()));
-                    if let Some(name) = name.filter(|name| !name.contains('/')) {
-                        list.allow(name, Resolved { source: member.source(), format: None });
-                    }
-                }
-                Arc::new(Members { list, outer: Arc::clone(context) })
+            Self::Archive(members) => {
+                Arc::new(Neighbours { members: members.clone(), outer: Arc::clone(context) })
             }
             Self::Beside(resolver) => Arc::clone(resolver),
         }
@@ -130,21 +121,54 @@ pub(super) fn part(member: &Member, name: &str) -> Part {
     }
 }
 
+/// The members of an archive by the names that a descriptor in one of its folders has for them.
+#[derive(Clone)]
+pub(super) struct Members {
+    pub(super) archive: Arc<Archive>,
+    /// Where the descriptor is: ends with a slash, or is empty.
+    pub(super) folder: String,
+    /// Plain name to the first member that has it, and the second.
+    index: Arc<HashMap<String, (usize, Option<usize>)>>,
+}
+
+impl Members {
+    pub(super) fn new(archive: Archive, folder: &str) -> Self {
+        let mut index: HashMap<String, (usize, Option<usize>)> = HashMap::new();
+        for (number, member) in archive.members.iter().enumerate() {
+            if let Some(name) = member.plain_name() {
+                index
+                    .entry(name.to_owned())
+                    .and_modify(|(_, other)| *other = other.or(Some(number)))
+                    .or_insert((number, None));
+            }
+        }
+        Self { archive: Arc::new(archive), folder: folder.to_owned(), index: Arc::new(index) }
+    }
+
+    /// The member of this name, and the next one of the same name.
+    fn named(&self, name: &str) -> Option<(&Member, Option<&Member>)> {
+        let (first, other) = self.index.get(&format!("{}{name}", self.folder))?;
+        let other = other.and_then(|other| self.archive.members.get(other));
+        Some((self.archive.members.get(*first)?, other))
+    }
+}
+
 /// Members of the archive before whatever the user allowed.
-struct Members {
-    list: AllowList,
+struct Neighbours {
+    members: Members,
     outer: Arc<dyn Resolver>,
 }
 
-impl Resolver for Members {
+impl Resolver for Neighbours {
     fn resolve(&self, reference: &ExternalRef) -> Result<Resolved> {
-        // Only parts of the same disk: a backing file or a parent is another disk.
-        if reference.role == ExternalRole::Extent
-            && let Ok(found) = self.list.resolve(reference)
-        {
-            return Ok(found);
+        let plain = !reference.name.contains('/');
+        match self.members.named(&reference.name).filter(|(member, _)| plain && member.is_file()) {
+            // Only parts of the same disk: a backing file or a parent is another disk.
+            Some((member, None)) if reference.role == ExternalRole::Extent => {
+                Ok(Resolved { source: member.source(), format: None })
+            }
+            _ => self.outer.resolve(reference),
         }
-        self.outer.resolve(reference)
     }
 }
 
