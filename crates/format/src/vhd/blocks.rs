@@ -6,8 +6,9 @@ use kiln_disk::{Budget, ByteSource, Cost, Error, FileOffset, Result};
 
 use super::footer::SECTOR;
 use super::header::{HEADER_LEN, Header};
-use super::pages::Pages;
 use super::problem::VhdProblem;
+use crate::pages::Pages;
+use crate::pieces::{Met, Space};
 
 /// "This block is not in the file."
 pub(super) const UNALLOCATED: u32 = u32::MAX;
@@ -94,8 +95,8 @@ impl Blocks {
 
     /// What is wrong with a block being at sector `entry`, if anything. Of the last block only the part that is on
     /// the disk must be in the file.
-    pub(super) fn fault(&self, block: u64, entry: u32) -> Option<VhdProblem> {
-        let at = u64::from(entry).saturating_mul(SECTOR);
+    pub(super) fn fault(&self, block: u64, entry: u64) -> Option<VhdProblem> {
+        let at = entry.saturating_mul(SECTOR);
         let len = self.header.bitmap_len().saturating_add(self.used_len(block));
         if let Some(region) = self.metadata.iter().find(|region| region.overlaps(at, len)) {
             return Some(VhdProblem::BlockOnMetadata { block, at, other: region.name });
@@ -113,7 +114,7 @@ impl Blocks {
         self.pages.read(self.entry_at(block).get(), &mut raw)?;
         match u32::from_be_bytes(raw) {
             UNALLOCATED => Ok(None),
-            entry => match self.fault(block, entry) {
+            entry => match self.fault(block, entry.into()) {
                 None => Ok(Some(u64::from(entry).saturating_mul(SECTOR))),
                 Some(problem) => Err(self.malformed(block, problem)),
             },
@@ -192,107 +193,22 @@ impl Blocks {
     }
 }
 
-/// What a walk over the file meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Met {
-    /// A block, in order of file position; overlaps no block met before.
-    Block {
-        /// Its index.
-        block: u64,
-        /// Where its bitmap starts.
-        at: u64,
-    },
-    /// Two blocks that share bytes; the second of them is not met as a block.
-    Clash {
-        /// Index of the one that counts.
-        one: u64,
-        /// Index of the other.
-        other: u64,
-    },
-    /// An entry whose place is impossible, not met as a block.
-    Fault {
-        /// Its index.
-        block: u64,
-        /// Its value.
-        entry: u32,
-    },
-}
-
-/// Slots examined at once: 4 MiB of memory.
-const WINDOW: u64 = 1 << 19;
-
 impl Blocks {
-    /// Meets every allocated entry among the first `entries` once, blocks in the order of the file.
-    ///
-    /// The file is cut into slots as long as a block; two blocks in one slot overlap for certain, and otherwise
-    /// only neighbours can. Memory is bounded by working in windows of slots; windows without blocks cost nothing.
+    /// Meets every allocated entry among the first `entries` once, blocks in the order of the file. The value of a
+    /// fault is the entry.
     pub(super) fn walk(&self, entries: u64, met: &mut dyn FnMut(Met) -> Result<()>) -> Result<()> {
-        let unit_sectors = (self.unit() / SECTOR).max(1);
-        let slot_of = |entry: u32| u64::from(entry).checked_div(unit_sectors).unwrap_or(0);
-        let slots = (self.limit / SECTOR).div_ceil(unit_sectors);
-        let windows = slots.div_ceil(WINDOW);
-        let mut used = vec![false; usize::try_from(windows).unwrap_or(0)];
-        self.for_each(entries, &mut |block, entry| {
-            if entry == UNALLOCATED {
-                return Ok(());
-            }
-            if self.fault(block, entry).is_some() {
-                return met(Met::Fault { block, entry });
-            }
-            let window = usize::try_from(slot_of(entry) / WINDOW).unwrap_or(usize::MAX);
-            if let Some(used) = used.get_mut(window) {
-                *used = true;
-            }
-            Ok(())
-        })?;
-
-        let room = slots.min(WINDOW);
-        let memory = room.saturating_mul(8);
-        self.budget.charge(Cost::Memory, memory)?;
-        let done = self.walk_windows(&used, room, entries, &slot_of, met);
-        self.budget.release(memory);
-        done
-    }
-
-    fn walk_windows(
-        &self,
-        used: &[bool],
-        room: u64,
-        entries: u64,
-        slot_of: &dyn Fn(u32) -> u64,
-        met: &mut dyn FnMut(Met) -> Result<()>,
-    ) -> Result<()> {
-        let mut slots: Vec<Option<(u32, u32)>> = Vec::new();
-        let mut last: Option<(u64, u64)> = None;
-        for (window, _) in used.iter().enumerate().filter(|(_, used)| **used) {
-            let first = u64::try_from(window).unwrap_or(0).saturating_mul(WINDOW);
-            slots.clear();
-            slots.resize(usize::try_from(room).unwrap_or(0), None);
-            self.for_each(entries, &mut |block, entry| {
-                if entry == UNALLOCATED || self.fault(block, entry).is_some() {
-                    return Ok(());
-                }
-                let slot = slot_of(entry).checked_sub(first).and_then(|slot| usize::try_from(slot).ok());
-                match slot.and_then(|slot| slots.get_mut(slot)) {
-                    None => Ok(()),
-                    Some(Some((one, _))) => met(Met::Clash { one: u64::from(*one), other: block }),
-                    Some(free) => {
-                        *free = u32::try_from(block).ok().map(|block| (block, entry));
-                        Ok(())
-                    }
-                }
-            })?;
-            for (block, entry) in slots.iter().flatten() {
-                let (block, at) = (u64::from(*block), u64::from(*entry).saturating_mul(SECTOR));
-                match last {
-                    Some((one, end)) if at < end => met(Met::Clash { one, other: block })?,
-                    _ => {
-                        last = Some((block, at.saturating_add(self.unit())));
-                        met(Met::Block { block, at })?;
-                    }
-                }
-            }
-        }
-        Ok(())
+        let unit = self.unit();
+        let end = self.limit.min(u64::from(UNALLOCATED).saturating_mul(SECTOR));
+        let space = Space { budget: &self.budget, slot: unit, end, len_of: &|_| unit };
+        space.walk(
+            &|visit| {
+                self.for_each(entries, &mut |block, entry| match entry {
+                    UNALLOCATED => Ok(()),
+                    _ if self.fault(block, entry.into()).is_some() => visit(block, Err(entry.into())),
+                    _ => visit(block, Ok(u64::from(entry).saturating_mul(SECTOR))),
+                })
+            },
+            met,
+        )
     }
 }

@@ -2,13 +2,14 @@
 
 use kiln_disk::{CheckSpec, FileOffset, Findings, GuestOffset, Observer, Result, go_on, zero};
 
-use super::blocks::{Blocks, Met};
+use super::blocks::Blocks;
 use super::check_table as table;
 use super::footer::{self, FOOTER_LEN, Reading, SECTOR, SizeRule};
 use super::image::{Body, Parent, VhdImage};
 use super::open;
 use super::problem::VhdProblem;
 use crate::image::CheckScope;
+use crate::pieces::Met;
 
 /// Alignment of block data leaves gaps shorter than this.
 const PADDING: u64 = 4096;
@@ -184,18 +185,18 @@ impl Walk<'_> {
         go_on(self.observer)?;
         let blocks = self.blocks;
         match met {
-            Met::Block { block, at } => self.block(block, at),
+            Met::Piece { index, at } => self.block(index, at),
             Met::Clash { one, other } => {
                 self.entry(&table::ALIASED, other, &|| format!("blocks {one} and {other}"));
                 Ok(())
             }
-            Met::Fault { block, entry } => {
-                let fault = blocks.fault(block, entry);
+            Met::Fault { index, value } => {
+                let fault = blocks.fault(index, value);
                 let row = match fault {
                     Some(VhdProblem::BlockOnMetadata { .. }) => &table::BLOCK_ON_METADATA,
                     _ => &table::BLOCK_PAST_END,
                 };
-                self.entry(row, block, &|| fault.as_ref().map(ToString::to_string).unwrap_or_default());
+                self.entry(row, index, &|| fault.as_ref().map(ToString::to_string).unwrap_or_default());
                 Ok(())
             }
         }

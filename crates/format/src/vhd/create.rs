@@ -17,6 +17,7 @@ use kiln_disk::{
 
 use super::footer::{self, DiskType, Footer, Geometry, MAX_SECTORS, NOWHERE, SECTOR};
 use super::header;
+use crate::id::{DerivedId, parse_uuid};
 use crate::options::{OptionSpec, Options};
 
 const CREATOR: [u8; 4] = *b"kiln";
@@ -109,31 +110,15 @@ fn check_len(disk_len: u64) -> Result<()> {
     Ok(())
 }
 
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
-}
-
-/// An id that depends on nothing but what it is given: FNV-1a of 128 bits, marked as a UUID of version 8 (made by
-/// a rule of its own, RFC 9562). It tells disks apart that differ in length or in where they are empty.
+/// The id of a disk that was given none; tells disks apart that differ in length or in where they are empty.
 fn derived_id(kind: DiskType, disk_len: u64, map: &[u32]) -> [u8; 16] {
-    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-    let mut take = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b);
-        }
-    };
-    take(&kind.code().to_be_bytes());
-    take(&disk_len.to_be_bytes());
+    let mut id = DerivedId::new();
+    id.take(&kind.code().to_be_bytes());
+    id.take(&disk_len.to_be_bytes());
     for entry in map {
-        take(&entry.to_be_bytes());
+        id.take(&entry.to_be_bytes());
     }
-    let version = (hash & !(0xf << 76)) | (8 << 76);
-    let variant = (version & !(0b11 << 62)) | (0b10 << 62);
-    variant.to_be_bytes()
+    id.finish()
 }
 
 fn footer(kind: DiskType, disk_len: u64, unique_id: [u8; 16]) -> Footer {

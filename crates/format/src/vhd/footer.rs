@@ -310,18 +310,6 @@ pub(super) const fn format_version() -> u32 {
     FORMAT_VERSION
 }
 
-/// A unique id in the usual notation. The bytes are kept in the order in which they are stored.
-pub(super) fn uuid_text(id: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (index, byte) in id.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

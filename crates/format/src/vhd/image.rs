@@ -9,11 +9,12 @@ use kiln_disk::{
 };
 
 use super::blocks::Blocks;
-use super::footer::{self, EPOCH, Footer, SECTOR};
+use super::footer::{EPOCH, Footer, SECTOR};
 use super::open::Ends;
 use super::problem::VhdProblem;
 use super::{FORMAT, check};
 use crate::facts::{Detail, Facts};
+use crate::id::uuid_text;
 use crate::image::{CheckScope, Image};
 use crate::resolver::ExternalRef;
 use crate::table::Format;
@@ -216,7 +217,7 @@ impl Image for VhdImage {
                 ),
             ),
             Detail::text("size_from", footer.size_rule().word()),
-            Detail::text("unique_id", footer::uuid_text(&footer.unique_id)),
+            Detail::text("unique_id", uuid_text(&footer.unique_id)),
             Detail::flag("saved_state", footer.saved_state != 0),
         ];
         let mut unit_bytes = None;
@@ -230,7 +231,7 @@ impl Image for VhdImage {
             if !matches!(parent, Parent::Zeros) {
                 let platforms =
                     header.locators.iter().map(|locator| word(&locator.platform_code)).collect::<Vec<_>>();
-                details.push(Detail::text("parent_unique_id", footer::uuid_text(&header.parent_unique_id)));
+                details.push(Detail::text("parent_unique_id", uuid_text(&header.parent_unique_id)));
                 details.push(Detail::number("parent_time_stamp", stamp(header.parent_time_stamp)));
                 details.push(Detail::text("parent_unicode_name", header.parent_unicode_name.clone()));
                 details.push(Detail::list("parent_locators", platforms));

@@ -15,7 +15,6 @@ mod footer;
 mod header;
 mod image;
 mod open;
-mod pages;
 mod problem;
 
 pub use check_table::CHECKS;

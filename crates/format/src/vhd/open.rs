@@ -5,12 +5,14 @@ use std::sync::Arc;
 use kiln_disk::{ByteSource, Error, FileOffset, Result};
 
 use super::FORMAT;
-use super::blocks::{Blocks, Met, Region};
+use super::blocks::{Blocks, Region};
 use super::footer::{self, DiskType, FOOTER_LEN, Footer, MAX_SECTORS, Reading, SECTOR, SHORT_FOOTER_LEN};
 use super::header::{self, HEADER_LEN, HEADER_VERSION, Header, MIN_BLOCK};
 use super::image::{Body, Parent, VhdImage};
 use super::problem::VhdProblem;
+use crate::id::uuid_text;
 use crate::image::{OpenContext, Tolerance};
+use crate::pieces::Met;
 use crate::resolver::{ExternalRef, ExternalRole};
 
 /// Both ends of the file, read as footers.
@@ -186,13 +188,13 @@ fn open_blocks(
         // One pass over the table: no entry may lead outside, onto tables or into another block. Without it a
         // small file could stand for terabytes of data.
         blocks.walk(blocks.needed(), &mut |met| match met {
-            Met::Block { .. } => Ok(()),
+            Met::Piece { .. } => Ok(()),
             Met::Clash { one, other } => Err(blocks.malformed(
                 one.max(other),
                 VhdProblem::Aliased { one: one.min(other), other: one.max(other) },
             )),
-            Met::Fault { block, entry } => match blocks.fault(block, entry) {
-                Some(problem) => Err(blocks.malformed(block, problem)),
+            Met::Fault { index, value } => match blocks.fault(index, value) {
+                Some(problem) => Err(blocks.malformed(index, problem)),
                 None => Ok(()),
             },
         })?;
@@ -321,10 +323,7 @@ fn attach(blocks: &Blocks, references: &[ExternalRef], context: &OpenContext) ->
         let parent = open(resolved.source, &deeper)?;
         let (wanted, found) = (&blocks.header.parent_unique_id, &parent.footer.unique_id);
         if wanted != found {
-            let problem = VhdProblem::WrongParent {
-                wanted: footer::uuid_text(wanted),
-                found: footer::uuid_text(found),
-            };
+            let problem = VhdProblem::WrongParent { wanted: uuid_text(wanted), found: uuid_text(found) };
             let at = FileOffset::new(blocks.header_at.saturating_add(40));
             return Err(Error::malformed("parent unique id", at, problem));
         }

@@ -7,11 +7,11 @@ use kiln_disk::{Budget, ByteSource, Cost, FileOffset, Result};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-/// Pages kept at once: 2 MiB, the bitmaps or the table of half the largest disk.
+/// Pages kept at once: 2 MiB, as much as the bitmaps or the table of half the largest VHD.
 const MAX_PAGES: usize = 512;
 
 /// A bounded cache over the parts of a file that are tables. Any number of threads may read.
-pub(super) struct Pages {
+pub(crate) struct Pages {
     source: Arc<dyn ByteSource>,
     budget: Arc<Budget>,
     kept: Mutex<Kept>,
@@ -24,12 +24,12 @@ struct Kept {
 }
 
 impl Pages {
-    pub(super) fn new(source: Arc<dyn ByteSource>, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(source: Arc<dyn ByteSource>, budget: Arc<Budget>) -> Self {
         Self { source, budget, kept: Mutex::default() }
     }
 
     /// Fills `buf` from byte `at` of the file.
-    pub(super) fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         let mut at = at;
         let mut rest = buf;
         while !rest.is_empty() {
