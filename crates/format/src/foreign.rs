@@ -1,7 +1,7 @@
 //! Files that Kiln knows by sight and does not read as disks: named, with the way out, never taken for raw.
 
 use crate::table::ProbeInput;
-use crate::wire::{be32, bytes, le32, le64};
+use crate::wire::{be32, bytes, le64};
 
 /// A kind of file that is recognised and not read.
 pub struct Foreign {
@@ -62,7 +62,6 @@ pub(crate) static FOREIGN: &[Foreign] = &[
     row("vmdk-cowd", "a VMDK disk of ESX COWD type", CONVERT, |p| p.head.starts_with(b"COWD")),
     row("vmdk-sesparse", "a VMDK disk of SEsparse type", CONVERT, |p| le64(p.head, 0) == Some(0xcafe_babe)),
     row("vhdx", "a VHDX disk", CONVERT, |p| p.head.starts_with(b"vhdxfile")),
-    row("vdi", "a VDI disk", CONVERT, |p| le32(p.head, 0x40) == Some(0xbeda_107f)),
     row("qcow1", "a qcow disk of version 1", CONVERT, |p| {
         p.head.starts_with(b"QFI\xfb") && be32(p.head, 4) == Some(1)
     }),

@@ -49,7 +49,9 @@ fn targets() -> impl Strategy<Value = Target> {
             pairs: vec![("subformat", subformat.to_owned()), ("block_size", block.to_owned())],
         },
     );
-    prop_oneof![4 => qcow2, 2 => vhd, 1 => Just(Target { format: "raw", pairs: Vec::new() })]
+    let vdi = prop::sample::select(vec!["on", "off"])
+        .prop_map(|choice| Target { format: "vdi", pairs: vec![("static", choice.to_owned())] });
+    prop_oneof![4 => qcow2, 2 => vhd, 2 => vdi, 1 => Just(Target { format: "raw", pairs: Vec::new() })]
 }
 
 fn content(sectors: usize, seed: u64) -> Vec<u8> {

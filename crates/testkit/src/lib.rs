@@ -8,6 +8,7 @@ pub mod oracle;
 pub mod ova;
 pub mod qcow2;
 pub mod tar;
+pub mod vdi;
 pub mod vhd;
 
 pub use model::ModelDisk;
