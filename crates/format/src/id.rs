@@ -36,7 +36,6 @@ impl Guid {
         Self(swapped(id))
     }
 
-
     pub(crate) fn is_nil(self) -> bool {
         self == Self::NIL
     }

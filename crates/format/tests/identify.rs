@@ -139,7 +139,9 @@ fn foreign_kinds_are_named_by_content() {
         bytes[at..at + magic.len()].copy_from_slice(magic);
         bytes
     };
-    let kinds: [(&str, Vec<u8>); 22] = [
+    let mut ova = padded(257, b"ustar\0");
+    ova[..10].copy_from_slice(b"Debian.OVF");
+    let kinds: Vec<(&str, Vec<u8>)> = vec![
         ("gzip", padded(0, &[0x1f, 0x8b, 8])),
         ("xz", padded(0, b"\xfd7zXZ\0")),
         ("zstd", padded(0, &[0x28, 0xb5, 0x2f, 0xfd])),

@@ -185,7 +185,9 @@ pub(super) fn all() -> Vec<Row> {
             .collect(),
         target: Target::Ratio(1.2),
     });
-    for file in ["disk.raw", "disk.qcow2", "zlib.qcow2", "zstd.qcow2", "disk.vhd", "disk.vdi", "huge64t.qcow2"] {
+    for file in
+        ["disk.raw", "disk.qcow2", "zlib.qcow2", "zstd.qcow2", "disk.vhd", "disk.vdi", "huge64t.qcow2"]
+    {
         rows.push(Row {
             job: format!("inspect {file}"),
             kiln: format!("\"$KILN\" inspect {file} --json"),
