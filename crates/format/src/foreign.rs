@@ -61,7 +61,6 @@ pub(crate) static FOREIGN: &[Foreign] = &[
     }),
     row("vmdk-cowd", "a VMDK disk of ESX COWD type", CONVERT, |p| p.head.starts_with(b"COWD")),
     row("vmdk-sesparse", "a VMDK disk of SEsparse type", CONVERT, |p| le64(p.head, 0) == Some(0xcafe_babe)),
-    row("vhdx", "a VHDX disk", CONVERT, |p| p.head.starts_with(b"vhdxfile")),
     row("qcow1", "a qcow disk of version 1", CONVERT, |p| {
         p.head.starts_with(b"QFI\xfb") && be32(p.head, 4) == Some(1)
     }),

@@ -6,7 +6,7 @@ use kiln_disk::{ByteSink, ByteSource, CheckSpec, DiskWrite, Result};
 
 use crate::image::{Image, OpenContext};
 use crate::options::{OptionSpec, Options};
-use crate::{ova, qcow2, raw, vdi, vhd};
+use crate::{ova, qcow2, raw, vdi, vhd, vhdx};
 
 /// What a probe sees: pure bytes, no file.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +96,7 @@ impl Eq for Format {}
 
 /// All formats. Raw is last: it has no signature and never matches by itself.
 pub static FORMATS: &[&Format] =
-    &[&qcow2::FORMAT, &vhd::FORMAT, &vdi::FORMAT, &ova::FORMAT, &ova::OVF, &raw::FORMAT];
+    &[&qcow2::FORMAT, &vhd::FORMAT, &vhdx::FORMAT, &vdi::FORMAT, &ova::FORMAT, &ova::OVF, &raw::FORMAT];
 
 /// The row with this id or alias.
 #[must_use]

@@ -51,7 +51,13 @@ fn targets() -> impl Strategy<Value = Target> {
     );
     let vdi = prop::sample::select(vec!["on", "off"])
         .prop_map(|choice| Target { format: "vdi", pairs: vec![("static", choice.to_owned())] });
-    prop_oneof![4 => qcow2, 2 => vhd, 2 => vdi, 1 => Just(Target { format: "raw", pairs: Vec::new() })]
+    let vhdx = prop::sample::select(vec![("dynamic", "1M"), ("dynamic", "auto"), ("fixed", "2M")]).prop_map(
+        |(subformat, block)| Target {
+            format: "vhdx",
+            pairs: vec![("subformat", subformat.to_owned()), ("block_size", block.to_owned())],
+        },
+    );
+    prop_oneof![4 => qcow2, 2 => vhd, 2 => vdi, 2 => vhdx, 1 => Just(Target { format: "raw", pairs: Vec::new() })]
 }
 
 fn content(sectors: usize, seed: u64) -> Vec<u8> {

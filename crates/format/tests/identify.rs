@@ -155,7 +155,6 @@ fn foreign_kinds_are_named_by_content() {
         ("vmdk", padded(0, b"# Disk DescriptorFile\nversion=1\n")),
         ("vmdk-cowd", padded(0, b"COWD")),
         ("vmdk-sesparse", padded(0, &0xcafe_babe_u64.to_le_bytes())),
-        ("vhdx", padded(0, b"vhdxfile")),
         ("qcow1", padded(0, b"QFI\xfb\0\0\0\x01")),
         ("qed", padded(0, b"QED\0")),
         ("parallels", padded(0, b"WithouFreSpacExt")),

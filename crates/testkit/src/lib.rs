@@ -10,5 +10,6 @@ pub mod qcow2;
 pub mod tar;
 pub mod vdi;
 pub mod vhd;
+pub mod vhdx;
 
 pub use model::ModelDisk;

@@ -58,6 +58,7 @@ const INPUTS: &[(&str, &str)] = &[
     ("zlib.qcow2", "qemu-img convert -f raw -O qcow2 -c -m 16 -W disk.raw TEMP"),
     ("zstd.qcow2", "qemu-img convert -f raw -O qcow2 -c -m 16 -W -o compression_type=zstd disk.raw TEMP"),
     ("disk.vhd", "qemu-img convert -f raw -O vpc -o subformat=dynamic,force_size=on disk.raw TEMP"),
+    ("disk.vhdx", "qemu-img convert -f raw -O vhdx disk.raw TEMP"),
     ("disk.vdi", "qemu-img convert -f raw -O vdi disk.raw TEMP"),
     (
         "small8g.qcow2",

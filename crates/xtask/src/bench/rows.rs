@@ -1,7 +1,7 @@
 //! The jobs that are measured, as data: what Kiln runs, what its peer runs, and the figure to reach.
 //!
 //! The lines run in the bench directory, where `disk.raw`, `disk.qcow2`, `zlib.qcow2`, `zstd.qcow2`,
-//! `disk.vhd`, `disk.vdi`, `small8g.qcow2` and `huge64t.qcow2` hold the same disk. `$KILN` is the release binary. A job
+//! `disk.vhd`, `disk.vhdx`, `disk.vdi`, `small8g.qcow2` and `huge64t.qcow2` hold the same disk. `$KILN` is the release binary. A job
 //! writes `out` (and `store`), which are removed before each run and not while the clock runs.
 
 /// What a figure is held against.
@@ -40,6 +40,7 @@ const RAW: &[&str] = &["-O raw", "-O raw -m 16 -W"];
 const VHD: &[&str] =
     &["-O vpc -o subformat=dynamic,force_size=on", "-O vpc -o subformat=dynamic,force_size=on -m 16 -W"];
 
+const VHDX: &[&str] = &["-O vhdx", "-O vhdx -m 16 -W"];
 const VDI: &[&str] = &["-O vdi", "-O vdi -m 16 -W"];
 
 const CONVERSIONS: &[Conversion] = &[
@@ -68,6 +69,24 @@ const CONVERSIONS: &[Conversion] = &[
         ours: "-O vhd -o subformat=dynamic",
         peer: VHD,
         result_format: "vpc",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "raw → VHDX",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O vhdx",
+        peer: VHDX,
+        result_format: "vhdx",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "VHDX → raw",
+        source: "disk.vhdx",
+        source_format: "vhdx",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
         ratio: 0.9,
     },
     Conversion {
@@ -185,9 +204,16 @@ pub(super) fn all() -> Vec<Row> {
             .collect(),
         target: Target::Ratio(1.2),
     });
-    for file in
-        ["disk.raw", "disk.qcow2", "zlib.qcow2", "zstd.qcow2", "disk.vhd", "disk.vdi", "huge64t.qcow2"]
-    {
+    for file in [
+        "disk.raw",
+        "disk.qcow2",
+        "zlib.qcow2",
+        "zstd.qcow2",
+        "disk.vhd",
+        "disk.vhdx",
+        "disk.vdi",
+        "huge64t.qcow2",
+    ] {
         rows.push(Row {
             job: format!("inspect {file}"),
             kiln: format!("\"$KILN\" inspect {file} --json"),
