@@ -152,14 +152,14 @@ fn gzip_wrapped_qcow2_is_no_disk_image_as_it_stands() {
 }
 
 #[test]
-fn ova_is_no_disk_image_as_it_stands() {
+fn ova_whose_descriptor_has_no_disk_is_a_no() {
     let sandbox = Sandbox::new();
     guest(&sandbox);
     qemu_convert(&sandbox, &["-O", "vmdk", "-o", "subformat=streamOptimized", "disk.raw", "disk-1.vmdk"]);
     std::fs::write(sandbox.path("box.ovf"), "<?xml version=\"1.0\"?><Envelope/>\n").unwrap();
     sandbox.tool("tar", ["--format=ustar", "-cf", "box.ova", "box.ovf", "disk-1.vmdk"]);
     let finding = check_says_no(&sandbox, "box.ova");
-    assert!(finding["detail"].as_str().unwrap().contains("OVA"), "{finding}");
+    assert!(finding["detail"].as_str().unwrap().contains("an appliance without a disk file"), "{finding}");
 }
 
 #[test]

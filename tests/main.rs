@@ -15,6 +15,7 @@ mod house;
 mod inspect;
 mod interrupted;
 mod map;
+mod ova;
 mod real_disk;
 mod references;
 mod verify;

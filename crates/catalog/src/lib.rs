@@ -31,6 +31,7 @@
 //! its own copy, which it has in staging until the end. A reader keeps the layer open: removal takes the name, not
 //! the bytes.
 
+mod appliance;
 mod error;
 mod fsck;
 mod id;
@@ -50,6 +51,7 @@ mod verify;
 
 pub mod checks;
 
+pub use appliance::ApplianceRecord;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
 pub use id::{BadId, ImageId, LayerId};

@@ -11,6 +11,7 @@ use kiln_disk::digest::{Algorithm, ContentDigest, Digest, hash_source};
 use kiln_disk::{MemorySource, Severity, Silent};
 use serde::{Deserialize, Serialize};
 
+use crate::appliance::ApplianceRecord;
 use crate::error::{Error, Malformation, Result, io};
 use crate::id::{ImageId, LayerId};
 use crate::name::{Name, NameTag, Tag};
@@ -129,6 +130,9 @@ pub struct Provenance {
     pub tool: String,
     /// The vendor's checksum.
     pub checksum: Checksum,
+    /// The appliance that the disk was part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appliance: Option<ApplianceRecord>,
 }
 
 /// What a vendor's checksum said.
@@ -340,6 +344,7 @@ pub(crate) mod tests {
                     file: "SHA256SUMS".to_owned(),
                     line: 4,
                 },
+                appliance: Some(ApplianceRecord { cpus: Some(2), ..ApplianceRecord::default() }),
             },
             checks: CheckRecord {
                 rule_set: "1".to_owned(),

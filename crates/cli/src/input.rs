@@ -31,6 +31,9 @@ pub(crate) struct SourceArgs {
     /// declares; say NAME=PATH,format=FORMAT where it declares none. May be given several times.
     #[arg(long, value_name = "NAME=PATH")]
     pub(crate) allow_backing: Vec<String>,
+    /// Of an appliance or archive of several disks, read this one: its number from 1, or the name of its file
+    #[arg(long, value_name = "N|NAME")]
+    pub(crate) disk: Option<String>,
 }
 
 /// What a file can be taken as against its looks.
@@ -120,6 +123,7 @@ impl SourceArgs {
     pub(crate) fn context(&self, tolerance: Tolerance, limits: Limits) -> Result<OpenContext> {
         let mut context = OpenContext::new();
         context.tolerance = tolerance;
+        context.part.clone_from(&self.disk);
         context.budget = Arc::new(Budget::new(limits));
         if !self.allow_backing.is_empty() {
             let mut allowed = AllowList::default();

@@ -55,7 +55,6 @@ pub(crate) static FOREIGN: &[Foreign] = &[
     row("zip", "a zip archive", UNPACK, |p| p.head.starts_with(b"PK\x03\x04")),
     row("7z", "a 7-Zip archive", UNPACK, |p| p.head.starts_with(b"7z\xbc\xaf\x27\x1c")),
     row("rar", "a RAR archive", UNPACK, |p| p.head.starts_with(b"Rar!\x1a\x07")),
-    row("tar", "a tar archive", UNPACK, |p| is_tar(p) && (crate::ova::FORMAT.probe)(p).is_none()),
     row("vmdk", "a VMDK disk", CONVERT, |p| {
         p.head.starts_with(b"KDMV") || p.head.starts_with(b"# Disk DescriptorFile")
     }),
@@ -87,7 +86,3 @@ pub(crate) static FOREIGN: &[Foreign] = &[
         p.head.starts_with(b"LUKS\xba\xbe")
     }),
 ];
-
-fn is_tar(probe: &ProbeInput<'_>) -> bool {
-    bytes::<5>(probe.head, 257) == Some(*b"ustar")
-}

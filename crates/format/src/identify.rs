@@ -170,10 +170,21 @@ pub fn select(source: &dyn ByteSource, choice: Choice) -> Result<&'static Format
 /// # Errors
 /// As [`select`], and whatever the format says.
 pub fn open(source: Arc<dyn ByteSource>, choice: Choice, context: &OpenContext) -> Result<Box<dyn Image>> {
-    let format = select(source.as_ref(), choice)?;
+    open_as(select(source.as_ref(), choice)?, source, context)
+}
+
+/// Opens a container of a known format.
+///
+/// # Errors
+/// [`Error::Refused`] (`disk.only-one`) when `context` chooses a disk and the file is one; whatever the format says.
+pub fn open_as(
+    format: &'static Format,
+    source: Arc<dyn ByteSource>,
+    context: &OpenContext,
+) -> Result<Box<dyn Image>> {
     let image = (format.open)(source, context)?;
     match &context.part {
-        Some(part) if image.appliance().is_none() => Err(Error::Refused {
+        Some(part) if !image.has_parts() => Err(Error::Refused {
             code: "disk.only-one",
             what: format!("disk {part:?} of a file that is one disk ({})", format.id),
             asked: 0,

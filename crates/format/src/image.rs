@@ -93,6 +93,11 @@ pub trait Image: Disk {
     /// [`kiln_disk::Error::Io`], `Cancelled`, or `Refused` by the budget; damage is a finding, not an error.
     fn check(&self, scope: CheckScope, observer: &dyn Observer) -> Result<Findings>;
 
+    /// Whether the file may hold several disks, of which [`OpenContext::part`] chooses one.
+    fn has_parts(&self) -> bool {
+        self.appliance().is_some()
+    }
+
     /// The machine that the disk belongs to, where the file describes one.
     fn appliance(&self) -> Option<&Appliance> {
         None

@@ -22,6 +22,7 @@ mod foreign;
 mod id;
 mod identify;
 mod image;
+mod nested;
 mod options;
 mod pages;
 mod pieces;
@@ -42,7 +43,7 @@ pub mod vhdx;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
 pub use foreign::Foreign;
-pub use identify::{CHECKS, CheckReport, Choice, Identity, check, identify, judge, open, select};
+pub use identify::{CHECKS, CheckReport, Choice, Identity, check, identify, judge, open, open_as, select};
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};
 pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};

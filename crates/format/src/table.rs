@@ -6,7 +6,7 @@ use kiln_disk::{ByteSink, ByteSource, CheckSpec, DiskWrite, Result};
 
 use crate::image::{Image, OpenContext};
 use crate::options::{OptionSpec, Options};
-use crate::{ova, qcow2, raw, vdi, vhd, vhdx};
+use crate::{ova, qcow2, raw, tar, vdi, vhd, vhdx};
 
 /// What a probe sees: pure bytes, no file.
 #[derive(Debug, Clone, Copy)]
@@ -95,8 +95,16 @@ impl PartialEq for Format {
 impl Eq for Format {}
 
 /// All formats. Raw is last: it has no signature and never matches by itself.
-pub static FORMATS: &[&Format] =
-    &[&qcow2::FORMAT, &vhd::FORMAT, &vhdx::FORMAT, &vdi::FORMAT, &ova::FORMAT, &ova::OVF, &raw::FORMAT];
+pub static FORMATS: &[&Format] = &[
+    &qcow2::FORMAT,
+    &vhd::FORMAT,
+    &vhdx::FORMAT,
+    &vdi::FORMAT,
+    &ova::FORMAT,
+    &ova::OVF,
+    &tar::FORMAT,
+    &raw::FORMAT,
+];
 
 /// The row with this id or alias.
 #[must_use]

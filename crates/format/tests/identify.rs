@@ -139,8 +139,6 @@ fn foreign_kinds_are_named_by_content() {
         bytes[at..at + magic.len()].copy_from_slice(magic);
         bytes
     };
-    let mut ova = padded(257, b"ustar\0");
-    ova[..10].copy_from_slice(b"Debian.OVF");
     let kinds: Vec<(&str, Vec<u8>)> = vec![
         ("gzip", padded(0, &[0x1f, 0x8b, 8])),
         ("xz", padded(0, b"\xfd7zXZ\0")),
@@ -150,7 +148,6 @@ fn foreign_kinds_are_named_by_content() {
         ("zip", padded(0, b"PK\x03\x04")),
         ("7z", padded(0, b"7z\xbc\xaf\x27\x1c")),
         ("rar", padded(0, b"Rar!\x1a\x07\x01\0")),
-        ("tar", padded(257, b"ustar  \0")),
         ("vmdk", padded(0, b"KDMV")),
         ("vmdk", padded(0, b"# Disk DescriptorFile\nversion=1\n")),
         ("vmdk-cowd", padded(0, b"COWD")),
@@ -204,7 +201,7 @@ fn t_ext_12_two_kinds_at_once_are_a_polyglot() {
     let mut tar_and_gzip = vec![0; 70_000];
     tar_and_gzip[..3].copy_from_slice(&[0x1f, 0x8b, 8]);
     tar_and_gzip[257..262].copy_from_slice(b"ustar");
-    for (bytes, names) in [(iso_and_vmdk, ["vmdk", "iso9660"]), (tar_and_gzip, ["gzip", "tar"])] {
+    for (bytes, names) in [(iso_and_vmdk, ["vmdk", "iso9660"]), (tar_and_gzip, ["tar", "gzip"])] {
         match identity_of(&bytes) {
             Identity::Polyglot(found) => assert_eq!(found, names),
             other => panic!("{other:?}"),

@@ -542,3 +542,88 @@ fn the_end_is_marked_or_said_to_be_missing_and_what_hides_behind_it_is_seen() {
     assert_eq!(ending(b""), (0, Ending::Unmarked, None));
     assert_eq!(number(9)[..11], *b"00000000011");
 }
+
+mod disk_in_an_archive {
+    use kiln_disk::{ByteSource, FileOffset, MemorySource, Silent};
+    use kiln_format::{CheckScope, Choice, OpenContext, check, open};
+    use kiln_testkit::laws::check_disk;
+    use kiln_testkit::ova::OvaBuilder;
+    use kiln_testkit::vhd::VhdBuilder;
+
+    use super::{Arc, TarBuilder};
+
+    fn content() -> Vec<u8> {
+        let mut bytes = vec![0; 300_000];
+        bytes[1000..70_000].fill(3);
+        bytes[250_000..250_100].fill(4);
+        bytes
+    }
+
+    fn opened(bytes: &[u8], part: Option<&str>) -> kiln_disk::Result<Box<dyn kiln_format::Image>> {
+        let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new(bytes.to_vec()));
+        let context = OpenContext { part: part.map(str::to_owned), ..OpenContext::new() };
+        open(source, Choice::Detect, &context)
+    }
+
+    #[test]
+    fn the_only_disk_is_the_disk() {
+        let raw = content();
+        let vhd = VhdBuilder { block_size: 64 << 10, ..VhdBuilder::default() }.dynamic(&raw[..262_144]).bytes;
+        let mut plain = TarBuilder::default();
+        plain.file("./disk.raw", &raw).file("SHA256SUMS", &[b'x'; 600]);
+        let mut sparse = TarBuilder::default();
+        let stored = [&raw[..70_144], &raw[249_856..250_368], &[]].concat();
+        sparse.old_sparse("disk.raw", 300_000, &[(0, 70_144), (249_856, 512), (300_000, 0)], &stored);
+        let mut inside = TarBuilder::default();
+        inside.file("readme", &[b'x'; 600]).file("folder/disk.vhd", &vhd);
+        for (bytes, len, kind) in
+            [(plain, 300_000, "raw"), (sparse, 300_000, "raw"), (inside, 262_144, "vhd")]
+        {
+            let image = opened(&bytes.finish(), None).unwrap();
+            check_disk(image.as_ref(), &raw[..len]);
+            let facts = image.facts();
+            assert_eq!((facts.format, facts.variant), ("tar", format!("with {kind}")));
+        }
+    }
+
+    #[test]
+    fn of_several_disks_one_is_chosen_and_none_is_guessed() {
+        let mut two = TarBuilder::default();
+        two.file("a.raw", &content()).file("b.img", &[7; 1024]).file("notes", &[9; 2000]);
+        let bytes = two.finish();
+        let error = opened(&bytes, None).err().unwrap();
+        assert_eq!(error.code(), "tar.which-disk");
+        assert!(error.to_string().contains("1 is a.raw, 300000 bytes; 2 is b.img, 1024 bytes"), "{error}");
+        for (part, len) in [("1", 300_000), ("2", 1024), ("b.img", 1024), ("notes", 2000)] {
+            assert_eq!(opened(&bytes, Some(part)).unwrap().disk_len(), len, "{part}");
+        }
+        for part in ["0", "3", "c", "../a.raw"] {
+            assert_eq!(opened(&bytes, Some(part)).err().unwrap().code(), "tar.no-such-disk", "{part}");
+        }
+        let code = |builder: &mut TarBuilder| opened(&builder.finish(), None).err().unwrap().code();
+        assert_eq!(code(TarBuilder::default().file("notes", &[9; 2000])), "tar.no-disk");
+        assert_eq!(code(TarBuilder::default().special("disk.raw", b'2', "/dev/sda")), "tar.no-disk");
+        assert_eq!(code(TarBuilder::default().file("../disk.raw", &content())), "tar.no-disk");
+        let inner = TarBuilder::default().file("disk.raw", &content()).finish();
+        assert_eq!(code(TarBuilder::default().file("inner.tar", &inner)), "tar.nested");
+        let mut same = TarBuilder::default();
+        same.file("a.raw", &content()).file("./a.raw", &[7; 1024]);
+        assert_eq!(opened(&same.finish(), Some("a.raw")).err().unwrap().code(), "tar.which-disk");
+    }
+
+    #[test]
+    fn an_appliance_is_seen_however_far_behind_its_descriptor_is() {
+        let files = OvaBuilder::default().disk("disk.raw", content(), 300_000).files();
+        let mut late = TarBuilder::default();
+        late.file(&files[2].0, &files[2].1).file(&files[1].0, &files[1].1).file(&files[0].0, &files[0].1);
+        let bytes = late.finish();
+        let image = opened(&bytes, None).unwrap();
+        assert_eq!(image.facts().format, "ova");
+        check_disk(image.as_ref(), &content());
+        let source: Arc<dyn ByteSource> = Arc::new(MemorySource::new(bytes));
+        let report =
+            check(source, Choice::Detect, &OpenContext::new(), CheckScope::Metadata, &Silent).unwrap();
+        assert_eq!(report.findings.counts(), [("ova.order", 1)]);
+        assert_eq!(report.findings.list()[0].file_at, Some(FileOffset::ZERO));
+    }
+}

@@ -4,6 +4,7 @@
 //! [`Plan::run`], which converts the disk into a layer and publishes it. An export is a [`plan_export`] with
 //! [`ExportPlan::to_file`] or [`ExportPlan::to_stream`].
 
+mod appliance;
 mod checksum;
 mod error;
 mod export;

@@ -10,7 +10,8 @@ use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{Budget, ByteSource, FileSource, Findings, Limits, Observer, pipeline};
 use kiln_format::transfer::spool_input;
 use kiln_format::{
-    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, select,
+    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, open_as,
+    select,
 };
 
 use crate::checksum::{Expect, Expected, base_name, expected};
@@ -68,6 +69,8 @@ pub struct Request {
     pub input: Input,
     /// How to read it.
     pub choice: Choice,
+    /// Which disk of an appliance; see [`OpenContext::part`].
+    pub part: Option<String>,
     /// The image's name.
     pub name: NameTag,
     /// When another image has it.
@@ -103,6 +106,7 @@ impl Request {
         Self {
             input,
             choice: Choice::Detect,
+            part: None,
             name,
             if_taken: IfTaken::Refuse,
             description: String::new(),
@@ -135,6 +139,7 @@ pub struct Plan {
 
 /// The parts of a request that are needed to run it.
 pub(crate) struct Wishes {
+    pub(crate) part: Option<String>,
     pub(crate) name: NameTag,
     pub(crate) if_taken: IfTaken,
     pub(crate) description: String,
@@ -212,10 +217,15 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
             OnDamage::Refuse => Tolerance::Strict,
             OnDamage::Force => Tolerance::Damaged,
         },
+        part: request.part.clone(),
         ..OpenContext::new()
     };
     let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
-    let image = (format.open)(Arc::clone(&bytes), &context)?;
+    let image = open_as(format, Arc::clone(&bytes), &context)?;
+    if let Some(appliance) = image.appliance() {
+        // Damage is passed over when that is forced, the question which disk is not.
+        appliance.choose(context.part.as_deref())?;
+    }
     let disk_bytes = image.disk_len();
     if disk_bytes == 0 {
         return Err(Refusal::Empty { file: source.label().to_owned() }.into());
@@ -249,6 +259,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         took: started.elapsed(),
     };
     let wishes = Wishes {
+        part: request.part,
         name: request.name,
         if_taken: request.if_taken,
         description: request.description,

@@ -14,6 +14,7 @@ use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
 use kiln_disk::{Durability, Error as DiskError, Existing, Observer};
 use kiln_format::transfer::{FilePlan, stage_file};
 
+use crate::appliance;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, PlanFacts, check_record};
 use crate::style::{LAYER_FORMAT, layer_format, options_of};
@@ -94,7 +95,15 @@ impl Plan {
                 byte_len: self.facts.byte_len,
                 digests,
             },
-            provenance: Provenance { tool: self.request.tool, checksum },
+            provenance: Provenance {
+                tool: self.request.tool,
+                checksum,
+                appliance: appliance::record(
+                    self.image.as_ref(),
+                    self.request.part.as_deref(),
+                    &self.facts.findings,
+                ),
+            },
             checks: check_record(&self.facts),
         };
         let published = job.publish(draft, &[sealed], self.request.if_taken, observer)?;

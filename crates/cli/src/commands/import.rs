@@ -143,6 +143,7 @@ fn request(args: &Args, name: NameTag) -> Result<Request> {
     };
     let mut request = Request::new(input, name);
     request.choice = args.read.choice()?;
+    request.part.clone_from(&args.read.disk);
     let allowed = args.read.context(Tolerance::Strict, Limits::STANDARD)?.resolver;
     request.resolver =
         if is_dash(&args.source) { allowed } else { Arc::new(Siblings::beside(&args.source, allowed)) };

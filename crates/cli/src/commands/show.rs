@@ -1,6 +1,6 @@
 //! `kiln show`: all that is known about one image.
 
-use kiln_catalog::{Checksum, Manifest};
+use kiln_catalog::{ApplianceRecord, Checksum, Manifest};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
@@ -72,6 +72,10 @@ fn text(record: &Record<'_>, out: &mut Printer) {
     }
     out.data_field("vendor says", checksum(&image.provenance.checksum));
     out.data_field("imported by", &image.provenance.tool);
+    if let Some(appliance) = &image.provenance.appliance {
+        out.data_field("appliance", format!("disk {} of {}", appliance.disk, appliance.descriptor));
+        out.data_field("", machine(appliance));
+    }
     let checks = &image.checks;
     let forced = if checks.forced { ", imported in spite of findings (--force)" } else { "" };
     out.data_field("checked", format!("rules {}, {}{forced}", checks.rule_set, checks.scope));
@@ -82,6 +86,21 @@ fn text(record: &Record<'_>, out: &mut Printer) {
         out.data_field("layer", format!("{} ({}, {})", layer.digest, layer.format, layer.style));
         out.data_field("", format!("{}, {path}", Size(layer.byte_len)));
     }
+}
+
+/// The machine that the disk was part of, in words.
+fn machine(appliance: &ApplianceRecord) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(appliance.os_description.clone().or_else(|| appliance.os_type.clone()));
+    words.extend(appliance.family.clone());
+    words.extend(appliance.firmware.clone());
+    words.extend(appliance.cpus.map(|cpus| format!("{cpus} CPUs")));
+    words.extend(appliance.memory_bytes.map(|bytes| format!("{} MiB of memory", bytes >> 20)));
+    words.extend(appliance.disk_bus.as_ref().map(|bus| {
+        format!("disk on {bus} {}", appliance.disk_controller.as_deref().unwrap_or("")).trim_end().to_owned()
+    }));
+    words.extend(appliance.networks.iter().map(|card| format!("network {card}")));
+    words.join(", ")
 }
 
 /// What became of the vendor's checksum, in words.

@@ -11,8 +11,9 @@ use super::problem::OvaProblem;
 use super::xml;
 use crate::identify::{self, Choice};
 use crate::image::{Image, OpenContext, Tolerance};
+use crate::nested::{Nested, moved};
 use crate::raw;
-use crate::tar::{self, Member};
+use crate::tar::{self, Archive, Member};
 
 /// A machine in a file: its descriptor, and the disks that belong to it.
 pub struct Appliance {
@@ -77,7 +78,11 @@ impl Appliance {
     /// # Errors
     /// As [`tar::list`] and [`Descriptor::parse`]; [`Error::Malformed`] with an [`OvaProblem`].
     pub fn open_archive(source: &Arc<dyn ByteSource>, context: &OpenContext) -> Result<Self> {
-        let archive = tar::list(source, &context.budget)?;
+        Self::open_listed(tar::list(source, &context.budget)?, context)
+    }
+
+    /// [`Appliance::open_archive`] for an archive whose members are known.
+    pub(super) fn open_listed(archive: Archive, context: &OpenContext) -> Result<Self> {
         let mut found = archive.members.iter().filter(|member| is_named(member, ".ovf"));
         let none = || Error::malformed("appliance", FileOffset::ZERO, OvaProblem::NoDescriptor);
         let member = found.next().ok_or_else(none)?;
@@ -158,8 +163,8 @@ impl Appliance {
     /// only disk there is.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`ova.which-disk`, `ova.no-such-disk`), which list the disks; [`Error::Unsupported`]
-    /// (`ova.no-disk`).
+    /// [`Error::Refused`] (`ova.which-disk`, `ova.no-such-disk`), which list the disks;
+    /// [`OvaProblem::NoDisk`].
     pub fn choose(&self, part: Option<&str>) -> Result<usize> {
         let count = self.disks().count();
         let listed = || {
@@ -183,11 +188,7 @@ impl Appliance {
         };
         let Some(part) = part else {
             return match count {
-                0 => Err(Error::Unsupported {
-                    code: "ova.no-disk",
-                    feature: format!("{}, an appliance without a disk file,", self.name),
-                    hint: "its disks are made empty when it is installed; there is nothing to read",
-                }),
+                0 => Err(Error::malformed("appliance", self.descriptor_at, OvaProblem::NoDisk)),
                 1 => Ok(0),
                 _ => refused("ova.which-disk", format!("{} has {count} disks: {}", self.name, listed())),
             };
@@ -221,13 +222,13 @@ impl Appliance {
     /// # Errors
     /// Whatever its format says, with places that count in the user's file; [`OvaProblem::FileMissing`],
     /// [`OvaProblem::DiskFormat`].
-    pub fn open_disk(&self, index: usize, context: &OpenContext) -> Result<Box<dyn Image>> {
+    pub(super) fn open_disk(&self, index: usize, context: &OpenContext) -> Result<Nested> {
         let part = self.disk_part(index)?;
         let mut inner = context.deeper()?;
         inner.resolver = self.files.resolver(&context.resolver);
         let open = || {
             let format = identify::select(part.source.as_ref(), Choice::Detect)?;
-            if *format == super::FORMAT || *format == super::OVF {
+            if *format == super::FORMAT || *format == super::OVF || *format == tar::FORMAT {
                 return Err(Error::Unsupported {
                     code: "ova.nested",
                     feature: format!("{:?}, an appliance as the disk of another,", part.name),
@@ -241,7 +242,8 @@ impl Appliance {
             }
             (format.open)(Arc::clone(&part.source), &inner)
         };
-        open().map_err(|error| moved(error, part.at))
+        let image: Result<Box<dyn Image>> = open();
+        Ok(Nested::new(image.map_err(|error| moved(error, part.at))?, part.at))
     }
 }
 
@@ -253,14 +255,4 @@ pub(super) fn names_a_container(uri: &str) -> bool {
 
 fn read_manifest(part: &Part, budget: &Budget) -> Result<Manifest> {
     Ok(Manifest::parse(&read_small(part.source.as_ref(), manifest::MAX_LEN, "manifest", budget)?))
-}
-
-/// An error of a file inside the user's file, its place counted in the latter.
-pub(super) fn moved(error: Error, base: Option<FileOffset>) -> Error {
-    match (error, base) {
-        (Error::Malformed { structure, at, problem }, Some(base)) => {
-            Error::Malformed { structure, at: base.saturating_add(at.get()), problem }
-        }
-        (error, _) => error,
-    }
 }

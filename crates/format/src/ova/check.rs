@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use kiln_disk::digest::{Algorithm, hash_source};
-use kiln_disk::{CheckSpec, Error, Finding, Findings, Observer, Result};
+use kiln_disk::{CheckSpec, Disk, Error, Finding, Findings, Observer, Result};
 
 use super::appliance::{Appliance, is_named};
 use super::descriptor::percent_decoded;
@@ -13,13 +13,14 @@ use super::manifest::{Manifest, ManifestLine};
 use super::specs;
 use crate::completeness;
 use crate::identify::explained;
-use crate::image::{CheckScope, Image, OpenContext, Tolerance};
-use crate::tar::{Archive, Ending, MemberKind};
+use crate::image::{CheckScope, OpenContext, Tolerance};
+use crate::nested::Nested;
+use crate::tar::{Archive, MemberKind, check_archive};
 
 /// Looks for all rows of the table. `own` is the disk that is open.
 pub(super) fn run(
     image: &ApplianceImage,
-    own: Option<&dyn Image>,
+    own: Option<&Nested>,
     scope: CheckScope,
     observer: &dyn Observer,
 ) -> Result<Findings> {
@@ -61,9 +62,8 @@ fn other_disk(
     let context = OpenContext { tolerance: Tolerance::Damaged, ..image.context.clone() };
     match image.appliance.open_disk(index, &context) {
         Ok(disk) => {
-            disk_findings(image, index, disk.as_ref(), scope, observer, findings)?;
-            // It counts in the container, so it needs no moving.
-            completeness::check(disk.as_ref(), findings)
+            disk_findings(image, index, &disk, scope, observer, findings)?;
+            completeness::check(&disk, findings)
         }
         // Polyglots and other refusals of what the file is, like damage, are about the file.
         Err(error @ (Error::Io { .. } | Error::Cancelled)) => Err(error),
@@ -82,13 +82,12 @@ fn other_disk(
 fn disk_findings(
     image: &ApplianceImage,
     index: usize,
-    disk: &dyn Image,
+    disk: &Nested,
     scope: CheckScope,
     observer: &dyn Observer,
     findings: &mut Findings,
 ) -> Result<()> {
     let appliance = &image.appliance;
-    let base = appliance.disk_part(index)?.at;
     if let Some((entry, file)) = appliance.disks().nth(index) {
         let at = appliance.descriptor_at.saturating_add(entry.at);
         if let Some(capacity) = entry.capacity_bytes.filter(|capacity| *capacity != disk.disk_len()) {
@@ -96,15 +95,13 @@ fn disk_findings(
                 format!("{}: {capacity} bytes in the descriptor, {} in the disk", file.href, disk.disk_len());
             findings.push(specs::DISK_CAPACITY.found(detail).at(at));
         }
-        let id = disk.format().id;
+        let id = disk.format_id();
         if let Some(uri) = entry.format.as_deref().filter(|uri| is_another(uri, id)) {
             findings
                 .push(specs::DISK_FORMAT.found(format!("{}: {id}, declared as {uri:?}", file.href)).at(at));
         }
     }
-    let mut own = disk.check(scope, observer)?;
-    own.move_places(|at| base?.checked_add(at.get()));
-    findings.extend(own);
+    findings.extend(disk.check(scope, observer)?);
     Ok(())
 }
 
@@ -116,12 +113,7 @@ fn is_another(uri: &str, id: &str) -> bool {
 
 /// What is wrong with the archive around the files.
 fn archive(archive: &Archive, folder: &str, appliance: &Appliance, findings: &mut Findings) {
-    if archive.ending == Ending::Unmarked {
-        findings.push(specs::NO_END.found(format!("the file ends at {}", archive.end)).at(archive.end));
-    }
-    if let Some(at) = archive.hidden {
-        findings.push(specs::HIDDEN.found(format!("the archive ends at {}", archive.end)).at(at));
-    }
+    check_archive(archive, findings);
     if let Some((name, at)) = &appliance.other_descriptor {
         findings.push(specs::DESCRIPTORS.found(format!("{} and {name}", appliance.name)).at(*at));
     }

@@ -3,16 +3,14 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use kiln_disk::{
-    ByteSource, Disk, Error, Extent, ExtentKind, FileOffset, Findings, GuestOffset, Observer, Result,
-    check_range,
-};
+use kiln_disk::{ByteSource, Disk, Error, Extent, Findings, GuestOffset, Observer, Result, check_range};
 
-use super::appliance::{Appliance, moved};
+use super::appliance::Appliance;
 use super::check;
 use super::hardware::DriveKind;
 use crate::facts::{Detail, Facts};
 use crate::image::{CheckScope, Image, OpenContext, Tolerance};
+use crate::nested::Nested;
 use crate::table::Format;
 
 /// An open appliance.
@@ -26,9 +24,7 @@ pub(super) struct ApplianceImage {
     /// Whether the user chose it.
     pub(super) is_choice: bool,
     /// None when it cannot be opened and that was to be tolerated.
-    disk: Option<Box<dyn Image>>,
-    /// Where its file begins in ours.
-    base: Option<FileOffset>,
+    disk: Option<Nested>,
 }
 
 impl ApplianceImage {
@@ -50,36 +46,31 @@ impl ApplianceImage {
             Err(Error::Malformed { .. } | Error::Unsupported { .. }) if tolerant => None,
             Err(error) => return Err(error),
         };
-        let base = appliance.disk_part(chosen).ok().and_then(|part| part.at);
         let is_choice = context.part.is_some();
         let context = context.clone();
-        Ok(Box::new(Self { format, source, appliance, context, chosen, is_choice, disk, base }))
+        Ok(Box::new(Self { format, source, appliance, context, chosen, is_choice, disk }))
     }
 }
 
 impl Disk for ApplianceImage {
     fn disk_len(&self) -> u64 {
-        self.disk.as_ref().map_or(0, |disk| disk.disk_len())
+        self.disk.as_ref().map_or(0, Disk::disk_len)
     }
 
     fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
         match &self.disk {
-            Some(disk) => disk.read_guest(at, buf).map_err(|error| moved(error, self.base)),
+            Some(disk) => disk.read_guest(at, buf),
             None => check_range(at, buf.len(), 0),
         }
     }
 
     fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
         check_range(at, 1, self.disk_len())?;
-        let Some(disk) = &self.disk else { return Err(Error::Cancelled) };
-        let mut extent = disk.extent_at(at, limit).map_err(|error| moved(error, self.base))?;
-        if let ExtentKind::Data { file, at } = extent.kind {
-            extent.kind = match (file, self.base) {
-                (0, Some(base)) => ExtentKind::Data { file, at: base.saturating_add(at.get()) },
-                _ => ExtentKind::Encoded,
-            };
+        match &self.disk {
+            Some(disk) => disk.extent_at(at, limit),
+            // The range check has said so already.
+            None => Err(Error::Cancelled),
         }
-        Ok(extent)
     }
 }
 
@@ -89,12 +80,8 @@ impl Image for ApplianceImage {
     }
 
     fn facts(&self) -> Facts {
-        let disk = self.disk.as_ref().map(|disk| disk.facts());
+        let disk = self.disk.as_ref().map(Nested::facts);
         let count = self.appliance.disks().count();
-        let mut references = disk.as_ref().map(|facts| facts.references.clone()).unwrap_or_default();
-        for reference in &mut references {
-            reference.at = self.base.map_or(reference.at, |base| base.saturating_add(reference.at.get()));
-        }
         Facts {
             format: self.format.id,
             variant: format!(
@@ -106,14 +93,14 @@ impl Image for ApplianceImage {
             file_bytes: self.source.byte_len(),
             unit_bytes: disk.as_ref().and_then(|facts| facts.unit_bytes),
             compression: disk.as_ref().and_then(|facts| facts.compression),
-            references,
+            references: disk.as_ref().map(|facts| facts.references.clone()).unwrap_or_default(),
             snapshots: Vec::new(),
             details: self.details(disk.as_ref()),
         }
     }
 
     fn check(&self, scope: CheckScope, observer: &dyn Observer) -> Result<Findings> {
-        check::run(self, self.disk.as_deref(), scope, observer)
+        check::run(self, self.disk.as_ref(), scope, observer)
     }
 
     fn appliance(&self) -> Option<&Appliance> {

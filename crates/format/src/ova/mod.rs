@@ -86,6 +86,21 @@ fn open_archive(source: Arc<dyn ByteSource>, context: &OpenContext) -> Result<Bo
     ApplianceImage::open(&FORMAT, source, appliance, context)
 }
 
+/// Whether a member of an archive makes it an appliance.
+pub(crate) fn is_descriptor(member: &tar::Member) -> bool {
+    appliance::is_named(member, ".ovf")
+}
+
+/// Opens an archive that was listed already.
+pub(crate) fn open_listed(
+    source: Arc<dyn ByteSource>,
+    archive: tar::Archive,
+    context: &OpenContext,
+) -> Result<Box<dyn Image>> {
+    let appliance = Appliance::open_listed(archive, context)?;
+    ApplianceImage::open(&FORMAT, source, appliance, context)
+}
+
 fn open_descriptor(source: Arc<dyn ByteSource>, context: &OpenContext) -> Result<Box<dyn Image>> {
     let appliance = Appliance::open_descriptor(&source, context)?;
     ApplianceImage::open(&OVF, source, appliance, context)

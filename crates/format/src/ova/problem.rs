@@ -68,6 +68,9 @@ pub enum OvaProblem {
     /// The archive has no descriptor.
     #[error("no member of the archive is an .ovf file")]
     NoDescriptor,
+    /// No disk of the descriptor has a file.
+    #[error("an appliance without a disk file")]
+    NoDisk,
     /// The archive has several descriptors: programs disagree about which counts.
     #[error("the archive has two descriptors, {one:?} and {other:?}")]
     Descriptors {
@@ -106,6 +109,7 @@ impl Problem for OvaProblem {
             Self::Href { .. } => "ovf.href",
             Self::UnknownFile { .. } => "ovf.unknown-file",
             Self::NoDescriptor => "ova.no-descriptor",
+            Self::NoDisk => "ova.no-disk",
             Self::Descriptors { .. } => "ova.descriptors",
             Self::FileMissing(_) => "ova.file.missing",
             Self::FileTwice(_) => "ova.file.twice",
@@ -128,6 +132,7 @@ impl Problem for OvaProblem {
             Self::FileMissing(_) => {
                 "the appliance is not whole; get it again, all files of it, and compare its checksum"
             }
+            Self::NoDisk => "its disks are made empty when it is installed; there is nothing to read",
             Self::NoDescriptor => "name the disk in it: unpack the archive with tar and import that file",
             Self::DiskFormat { .. } => "if the file is the bytes of a disk, unpack it and use --as raw",
             _ => "get the appliance again and compare its checksum, or export it again where it was made",

@@ -2,6 +2,8 @@
 
 use kiln_disk::{CheckSpec, Severity};
 
+use crate::tar::{HIDDEN, NO_END};
+
 const fn row(
     id: &'static str,
     severity: Severity,
@@ -15,20 +17,6 @@ const fn row(
 const AGAIN: &str = "get the appliance again and compare its checksum";
 const EXPORT: &str = "kiln convert -O ova packs it as all programs take it";
 
-pub(super) static NO_END: CheckSpec = row(
-    "tar.no-end",
-    Severity::Advice,
-    "the archive ends without its end mark",
-    "members behind the last one may have been cut off; those there are whole",
-    AGAIN,
-);
-pub(super) static HIDDEN: CheckSpec = row(
-    "tar.hidden",
-    Severity::Damage,
-    "there are bytes behind the end of the archive",
-    "programs that read on (tar -i) see other members than those that stop",
-    AGAIN,
-);
 pub(super) static ORDER: CheckSpec = row(
     "ova.order",
     Severity::Advice,

@@ -5,12 +5,15 @@
 //! right in silence: a tar archive is the classic file about which two programs disagree.
 
 mod header;
+mod image;
 mod member;
 mod pax;
 mod problem;
 mod sparse;
 mod walk;
 
+pub use image::FORMAT;
+pub(crate) use image::{HIDDEN, NO_END, check_archive};
 pub(crate) use member::is_plain_path;
 pub use member::{Member, MemberKind};
 pub use problem::{Checksum, TarProblem};
