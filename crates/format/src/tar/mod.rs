@@ -4,6 +4,7 @@
 //! and "Storing Sparse Files". The reader is our own and not a crate's because it has to see what crates put
 //! right in silence: a tar archive is the classic file about which two programs disagree.
 
+mod gcp;
 mod header;
 mod image;
 mod member;
@@ -11,7 +12,9 @@ mod pax;
 mod problem;
 mod sparse;
 mod walk;
+mod write;
 
+pub use gcp::{GcpJob, write_gcp};
 pub use image::FORMAT;
 pub(crate) use image::{HIDDEN, NO_END, check_archive};
 pub(crate) use member::is_plain_path;
