@@ -55,9 +55,6 @@ pub(crate) static FOREIGN: &[Foreign] = &[
     row("zip", "a zip archive", UNPACK, |p| p.head.starts_with(b"PK\x03\x04")),
     row("7z", "a 7-Zip archive", UNPACK, |p| p.head.starts_with(b"7z\xbc\xaf\x27\x1c")),
     row("rar", "a RAR archive", UNPACK, |p| p.head.starts_with(b"Rar!\x1a\x07")),
-    row("vmdk", "a VMDK disk", CONVERT, |p| {
-        p.head.starts_with(b"KDMV") || p.head.starts_with(b"# Disk DescriptorFile")
-    }),
     row("vmdk-cowd", "a VMDK disk of ESX COWD type", CONVERT, |p| p.head.starts_with(b"COWD")),
     row("vmdk-sesparse", "a VMDK disk of SEsparse type", CONVERT, |p| le64(p.head, 0) == Some(0xcafe_babe)),
     row("qcow1", "a qcow disk of version 1", CONVERT, |p| {

@@ -1,4 +1,4 @@
-//! Disk image containers: raw, qcow2, VHD, VHDX, VDI. Probe, open, map, check, write, convert.
+//! Disk image containers: raw, qcow2, VHD, VHDX, VDI, VMDK. Probe, open, map, check, write, convert.
 //!
 //! A format is a row of [`FORMATS`] and a folder. Nothing outside this crate matches on a format, and nothing in
 //! it opens a file: bytes come from a [`kiln_disk::ByteSource`], a second file only from a [`Resolver`].
@@ -40,6 +40,7 @@ pub mod transfer;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
+pub mod vmdk;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
 pub use foreign::Foreign;

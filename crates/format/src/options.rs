@@ -59,6 +59,12 @@ impl Options {
         )
     }
 
+    /// Whether a value was given for `name`, be it the default.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
     /// The value of `name` as a size in bytes: digits with an optional k, M, G or T (1024-based).
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use kiln_disk::{ByteSink, ByteSource, CheckSpec, DiskWrite, Result};
 
 use crate::image::{Image, OpenContext};
 use crate::options::{OptionSpec, Options};
-use crate::{ova, qcow2, raw, tar, vdi, vhd, vhdx};
+use crate::{ova, qcow2, raw, tar, vdi, vhd, vhdx, vmdk};
 
 /// What a probe sees: pure bytes, no file.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +100,7 @@ pub static FORMATS: &[&Format] = &[
     &vhd::FORMAT,
     &vhdx::FORMAT,
     &vdi::FORMAT,
+    &vmdk::FORMAT,
     &ova::FORMAT,
     &ova::OVF,
     &tar::FORMAT,

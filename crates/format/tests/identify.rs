@@ -148,8 +148,6 @@ fn foreign_kinds_are_named_by_content() {
         ("zip", padded(0, b"PK\x03\x04")),
         ("7z", padded(0, b"7z\xbc\xaf\x27\x1c")),
         ("rar", padded(0, b"Rar!\x1a\x07\x01\0")),
-        ("vmdk", padded(0, b"KDMV")),
-        ("vmdk", padded(0, b"# Disk DescriptorFile\nversion=1\n")),
         ("vmdk-cowd", padded(0, b"COWD")),
         ("vmdk-sesparse", padded(0, &0xcafe_babe_u64.to_le_bytes())),
         ("qcow1", padded(0, b"QFI\xfb\0\0\0\x01")),
