@@ -11,5 +11,6 @@ pub mod tar;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
+pub mod vmdk;
 
 pub use model::ModelDisk;

@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{DecompressionError, Decompressor};
 
+use crate::wire::as_bytes;
+
 /// Why compressed data did not give a grain; a phrase for messages.
 pub(super) type Why = &'static str;
 
@@ -23,9 +25,9 @@ pub(super) fn decode(data: &[u8], out: &mut [u8]) -> Result<usize, Why> {
         let decoder = decoder.get_or_insert_with(Decompressor::new);
         match decoder.zlib_decompress(data, out) {
             Ok(len) => Ok(len),
-            Err(DecompressionError::InsufficientSpace) => Err("it gives more than a grain"),
-            // The fast decoder takes the last four bytes it is given for the checksum's only place.
-            Err(DecompressionError::BadData) => inflate(data, out),
+            // The fast decoder does not tell these apart well, and takes the last four bytes that it is given for the
+            // checksum's only place.
+            Err(DecompressionError::InsufficientSpace | DecompressionError::BadData) => inflate(data, out),
         }
     })
 }
@@ -36,6 +38,7 @@ fn inflate(data: &[u8], out: &mut [u8]) -> Result<usize, Why> {
         Ok(Status::StreamEnd) => {
             usize::try_from(stream.total_out()).map_err(|_| "it gives more than a grain")
         }
+        Ok(_) if stream.total_in() < as_bytes(data.len()) => Err("it gives more than a grain"),
         Ok(_) => Err("the zlib stream does not end"),
         Err(_) => Err("the zlib stream is damaged"),
     }

@@ -191,7 +191,8 @@ fn end_of_file(
     };
     let end = last_end.max(seen.tables_end).max(fixed_end.unwrap_or(0));
     let behind = file_len.saturating_sub(end);
-    if behind < sparse.grain_len() || sparse.tail.is_some() {
+    let end_known = !sparse.header.is_compressed() || sparse.has_markers() || seen.last.is_none();
+    if behind < sparse.grain_len() || sparse.tail.is_some() || !end_known {
         return Ok(());
     }
     let data_at = first_data(sparse, end, observer)?;
