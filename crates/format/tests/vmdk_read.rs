@@ -337,7 +337,7 @@ fn each_kind_of_damage_has_its_row_and_its_place() {
     let leak = ("vmdk.grain.aliased", Some(plain.entry_at(3) as u64), grain(3));
     assert_eq!(found(&aliased), [leak]);
     let mut on_header = plain.clone();
-    on_header.patch_entry(3, 0x10);
+    on_header.patch_entry(3, 1);
     assert_eq!(found(&on_header), [("vmdk.grain.on-metadata", Some(plain.entry_at(3) as u64), grain(3))]);
     let mut past = plain.clone();
     past.patch_entry(3, u32::MAX);
