@@ -24,8 +24,11 @@ fn damaged(bytes: &[u8]) -> Box<dyn Image> {
     open(bytes, &OpenContext { tolerance: Tolerance::Damaged, ..OpenContext::new() }).unwrap()
 }
 
-/// Ids and places of everything that a full check finds.
-fn findings(image: &dyn Image) -> Vec<(&'static str, Option<u64>, Option<(u64, u64)>)> {
+/// A finding's id, its place in the file, and first byte and length of the guest's bytes that it is about.
+type Found = (&'static str, Option<u64>, Option<(u64, u64)>);
+
+/// Everything that a full check finds.
+fn findings(image: &dyn Image) -> Vec<Found> {
     let findings = image.check(CheckScope::Data, &Silent).unwrap();
     let place = |finding: &kiln_disk::Finding| {
         let guest = finding.guest.map(|range| (range.start.get(), range.len));
