@@ -171,7 +171,7 @@ fn output_format_is_never_guessed() {
         let ran = sandbox.kiln(["convert", "--json", "disk.raw", dest]).exits(2);
         assert_eq!(ran.error()["code"], "usage.output-format");
     }
-    let ran = sandbox.kiln(["convert", "--json", "-f", "vmdk", "disk.raw", "out.raw"]).exits(2);
+    let ran = sandbox.kiln(["convert", "--json", "-f", "floppy", "disk.raw", "out.raw"]).exits(2);
     assert_eq!(ran.error()["code"], "usage.format");
     assert_eq!(sandbox.names(), ["disk.raw"]);
 }
