@@ -165,6 +165,12 @@ pub trait DiskWrite: Send {
     /// The parallel step.
     fn encoder(&self) -> Arc<dyn Encode>;
 
+    /// Where the pieces are stored, when not in the sink that the container was started in: a writer that has to see
+    /// its own bytes in order, to hash them, puts a sink of its own between.
+    fn sink(&self) -> Option<Arc<dyn ByteSink>> {
+        None
+    }
+
     /// Decides where the granule at `at` is stored. `at` grows from call to call (`write_zeroes` included);
     /// what is skipped is zero.
     ///

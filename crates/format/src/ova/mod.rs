@@ -13,6 +13,7 @@ mod manifest;
 mod problem;
 mod specs;
 mod units;
+mod write;
 mod xml;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use kiln_disk::{ByteSource, Result};
 
 use self::image::ApplianceImage;
 use crate::image::{Image, OpenContext};
-use crate::table::{Evidence, Format, ProbeInput};
+use crate::table::{Create, Evidence, Format, ProbeInput};
 use crate::tar;
 
 pub use appliance::Appliance;
@@ -38,7 +39,12 @@ pub static FORMAT: Format = Format {
     spec: "DSP0243, Open Virtualization Format 1.0 to 2.1, in a POSIX.1-2017 ustar archive",
     probe: probe_archive,
     open: open_archive,
-    create: None,
+    create: Some(Create {
+        options: write::OPTIONS,
+        run: write::create,
+        // Its first member says how long its last one is.
+        streams: |_| false,
+    }),
     checks: specs::ALL,
 };
 

@@ -73,6 +73,8 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
         hint: "choose another output format with -O",
     })?;
     let writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    let own = writer.sink();
+    let sink = own.as_ref().unwrap_or(sink);
     let granule = writer.granule();
     let chunk_len = granule.max(CHUNK_LEN);
     let threads = job.threads.max(1);
