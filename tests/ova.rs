@@ -193,3 +193,28 @@ fn archives_of_clouds_are_disks() {
     let json = sandbox.kiln(["inspect", "--json", "disk.tar"]).exits(0).json("kiln.inspect.v1");
     assert_eq!((&json["format"], &json["details"]["member"]), (&"tar".into(), &"disk.raw".into()));
 }
+
+#[test]
+fn convert_and_export_write_appliances_that_other_programs_take() {
+    let sandbox = Sandbox::new();
+    sandbox.disk("disk.raw", 8 << 20);
+    sandbox.kiln(["import", "disk.raw", "--name", "box"]).ok();
+    for words in [
+        vec!["convert", "disk.raw", "web-1.ova"],
+        vec!["convert", "-O", "ova", "-o", "manifest=sha512,firmware=efi", "disk.raw", "web-1.ova"],
+        vec!["export", "box", "web-1.ova"],
+    ] {
+        let json = sandbox.kiln(words.iter().chain(&["--json"])).exits(0);
+        let json: Value = serde_json::from_str(json.text()).unwrap();
+        assert_eq!((&json["format"], &json["verified"]), (&"ova".into(), &true.into()), "{words:?}");
+        assert_eq!(sandbox.tool("tar", ["-tf", "web-1.ova"]), "web-1.ovf\nweb-1.mf\nweb-1-disk1.vmdk\n");
+        sandbox.tool("tar", ["-xf", "web-1.ova"]);
+        sandbox.tool("qemu-img", ["compare", "-f", "vmdk", "-F", "raw", "web-1-disk1.vmdk", "disk.raw"]);
+        let check = sandbox.kiln(["check", "--json", "web-1.ova"]).exits(0).json("kiln.check.v1");
+        assert_eq!(check["findings"], serde_json::json!([]));
+        std::fs::remove_file(sandbox.path("web-1.ova")).unwrap();
+    }
+    let piped = sandbox.kiln(["convert", "-O", "ova", "disk.raw", "-"]).exits(0);
+    std::fs::write(sandbox.path("piped.ova"), &piped.stdout).unwrap();
+    assert_eq!(content(&sandbox, &["piped.ova"]), content(&sandbox, &["disk.raw"]));
+}

@@ -64,9 +64,22 @@ impl OutputArgs {
         if self.compress {
             compress(format, &create, &mut given)?;
         }
+        self.name_after(dest, &create, &mut given);
         let options = Options::new(create.options, given.clone())
             .map_err(|error| known_options(error, format, &create))?;
         Ok(Target { format, create, options, given })
+    }
+
+    /// A machine in a file is called as the file is, where that is a name that a machine can have.
+    fn name_after(&self, dest: &Path, create: &Create, given: &mut Vec<(String, String)>) {
+        let stem = dest.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        let fits =
+            !stem.is_empty() && stem.len() <= 80 && !stem.starts_with(['.', '-']) && stem.chars().all(plain);
+        let has_name = create.options.iter().any(|spec| spec.name == NAME);
+        if has_name && fits && given.iter().all(|(name, _)| name != NAME) {
+            given.push((NAME.to_owned(), stem.to_owned()));
+        }
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -120,6 +133,9 @@ fn pairs(words: &[String]) -> Result<Vec<(String, String)>> {
     }
     Ok(pairs)
 }
+
+/// The option by which a writer names the machine that it describes.
+const NAME: &str = "name";
 
 /// The option by which a writer compresses; what can be compressed has it.
 const COMPRESS: &str = "compress";

@@ -204,6 +204,24 @@ pub(super) fn all() -> Vec<Row> {
             .collect(),
         target: Target::Ratio(1.2),
     });
+    let pack = "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized -m 16 -W disk.raw box.vmdk; \
+                sha256sum box.vmdk > box.mf; tar --format=ustar -cf out box.mf box.vmdk; rm box.vmdk box.mf";
+    for (promise, flags, sync) in
+        [("written only", " --no-sync --no-verify", ""), ("synced and compared", "", "; sync out")]
+    {
+        // The peer's disk is compared by the peer's own reader before it is packed.
+        let compared = if sync.is_empty() {
+            pack.to_owned()
+        } else {
+            pack.replace("; sha256sum", "; qemu-img compare -f raw -F vmdk disk.raw box.vmdk; sha256sum")
+        };
+        rows.push(Row {
+            job: format!("raw → OVA, {promise}"),
+            kiln: format!("\"$KILN\" convert disk.raw out -O ova{flags}"),
+            peers: vec![format!("{compared}{sync}")],
+            target: Target::Ratio(0.3),
+        });
+    }
     for file in [
         "disk.raw",
         "disk.qcow2",
