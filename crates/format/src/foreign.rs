@@ -2,6 +2,7 @@
 
 use crate::table::ProbeInput;
 use crate::wire::{be32, bytes, le64};
+use crate::wrap;
 
 /// A kind of file that is recognised and not read.
 pub struct Foreign {
@@ -45,13 +46,11 @@ const fn content(
 
 /// All kinds that are recognised. Sources: the magic numbers of each format's own specification.
 pub(crate) static FOREIGN: &[Foreign] = &[
-    row("gzip", "a gzip-compressed file", UNPACK, |p| p.head.starts_with(&[0x1f, 0x8b, 8])),
-    row("xz", "an xz-compressed file", UNPACK, |p| p.head.starts_with(b"\xfd7zXZ\0")),
-    row("zstd", "a zstd-compressed file", UNPACK, |p| p.head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])),
-    row("bzip2", "a bzip2-compressed file", UNPACK, |p| {
-        p.head.starts_with(b"BZh") && bytes::<6>(p.head, 4) == Some(*b"1AY&SY")
-    }),
-    row("lz4", "an lz4-compressed file", UNPACK, |p| p.head.starts_with(&[0x04, 0x22, 0x4d, 0x18])),
+    row("gzip", "a gzip-compressed file", UNPACK, |p| wrap::begins_with("gzip", p.head)),
+    row("xz", "an xz-compressed file", UNPACK, |p| wrap::begins_with("xz", p.head)),
+    row("zstd", "a zstd-compressed file", UNPACK, |p| wrap::begins_with("zstd", p.head)),
+    row("bzip2", "a bzip2-compressed file", UNPACK, |p| wrap::begins_with("bzip2", p.head)),
+    row("lz4", "an lz4-compressed file", UNPACK, |p| wrap::begins_with("lz4", p.head)),
     row("zip", "a zip archive", UNPACK, |p| p.head.starts_with(b"PK\x03\x04")),
     row("7z", "a 7-Zip archive", UNPACK, |p| p.head.starts_with(b"7z\xbc\xaf\x27\x1c")),
     row("rar", "a RAR archive", UNPACK, |p| p.head.starts_with(b"Rar!\x1a\x07")),

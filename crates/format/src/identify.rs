@@ -60,6 +60,17 @@ pub fn identify(source: &dyn ByteSource) -> Result<Identity> {
     Ok(judge(&ProbeInput { head: &head, tail: &tail, file_len }))
 }
 
+/// Whether a file is a wrapper ([`crate::wrap`]) and nothing else.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_wrapped(source: &dyn ByteSource) -> Result<bool> {
+    Ok(match identify(source)? {
+        Identity::Foreign(foreign) => crate::wrap::by_id(foreign.id).is_some(),
+        _ => false,
+    })
+}
+
 /// The pure part of [`identify`].
 #[must_use]
 pub fn judge(input: &ProbeInput<'_>) -> Identity {

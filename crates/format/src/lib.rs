@@ -41,10 +41,13 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub mod wrap;
 
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
 pub use foreign::Foreign;
-pub use identify::{CHECKS, CheckReport, Choice, Identity, check, identify, judge, open, open_as, select};
+pub use identify::{
+    CHECKS, CheckReport, Choice, Identity, check, identify, is_wrapped, judge, open, open_as, select,
+};
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};
 pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};

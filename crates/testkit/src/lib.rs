@@ -12,5 +12,6 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub mod wrap;
 
 pub use model::ModelDisk;

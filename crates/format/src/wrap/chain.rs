@@ -1,0 +1,235 @@
+//! Wrappers around each other.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_disk::{ByteSource, Error, FileSource, Observer, Result};
+
+use super::disk::StreamDisk;
+use super::input::{ByteStream, SourceStream, read_full};
+use super::{MAX_DEPTH, Wrapper, by_id, spool};
+use crate::identify::{Identity, identify, judge};
+use crate::table::ProbeInput;
+
+/// A compressed file, open at the beginning of its content.
+pub struct Wrapped {
+    wrappers: Vec<&'static Wrapper>,
+    head: Vec<u8>,
+    /// Whether `head` is all there is.
+    whole: bool,
+    rest: Box<dyn ByteStream>,
+    source: Arc<dyn ByteSource>,
+}
+
+/// What one wrapper may give for another inside it, beyond 64 bytes for each byte of the file. Compressed data does
+/// not compress: two wrappers with a high ratio each are a bomb.
+const INNER_SLACK: u64 = 64 << 20;
+
+impl Wrapped {
+    /// Looks through the wrappers of a file. `None`: it is not wrapped. Decodes no more than the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with a [`super::WrapProblem`]; [`Error::Refused`] (`wrap.depth`, `wrap.memory`,
+    /// `wrap.members`); [`Error::Io`].
+    pub fn open(source: &Arc<dyn ByteSource>, threads: usize) -> Result<Option<Self>> {
+        let Identity::Foreign(foreign) = identify(source.as_ref())? else { return Ok(None) };
+        let Some(mut wrapper) = by_id(foreign.id) else { return Ok(None) };
+        let mut wrappers = Vec::new();
+        let mut stream: Box<dyn ByteStream> = Box::new(SourceStream::new(Arc::clone(source)));
+        loop {
+            if wrappers.len() >= MAX_DEPTH {
+                return Err(too_deep(source.label()));
+            }
+            wrappers.push(wrapper);
+            stream = (wrapper.open)(stream, threads)?;
+            let mut head = vec![0; ProbeInput::HEAD_LEN];
+            let len = read_full(stream.as_mut(), &mut head)?;
+            let whole = len < head.len();
+            head.truncate(len);
+            let inner = match judge_head(&head, whole) {
+                Identity::Foreign(foreign) => by_id(foreign.id),
+                _ => None,
+            };
+            match inner {
+                None => {
+                    return Ok(Some(Self {
+                        wrappers,
+                        head,
+                        whole,
+                        rest: stream,
+                        source: Arc::clone(source),
+                    }));
+                }
+                Some(inner) => {
+                    let allowed = source.byte_len().saturating_mul(64).saturating_add(INNER_SLACK);
+                    stream = Box::new(Middle {
+                        content: Replay { head, given: 0, rest: stream },
+                        wrapper: inner,
+                        watch: Watch::default(),
+                        allowed,
+                    });
+                    wrapper = inner;
+                }
+            }
+        }
+    }
+
+    /// Ids of the wrappers, the outermost first.
+    #[must_use]
+    pub fn layers(&self) -> Vec<&'static str> {
+        self.wrappers.iter().map(|wrapper| wrapper.id).collect()
+    }
+
+    /// The first bytes of the content, up to [`ProbeInput::HEAD_LEN`].
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// What the content is as far as its beginning tells. A format with its mark at the end (a fixed VHD, an Apple
+    /// disk image) is not seen, unless the content is so short that all of it was read.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        judge_head(&self.head, self.whole)
+    }
+
+    /// The length of the content, when a single wrapper tells it. A claim: [`StreamDisk`] holds it against the
+    /// truth.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; structures that cannot be read give `None`.
+    pub fn claimed_len(&self) -> Result<Option<u64>> {
+        if self.whole {
+            return Ok(u64::try_from(self.head.len()).ok());
+        }
+        match self.wrappers.as_slice() {
+            [only] => (only.content_len)(self.source.as_ref(), &self.head),
+            _ => Ok(None),
+        }
+    }
+
+    /// All of the content, from its first byte.
+    pub(super) fn into_stream(self) -> Box<dyn ByteStream> {
+        Box::new(Replay { head: self.head, given: 0, rest: self.rest })
+    }
+
+    /// Unpacks into an unnamed file in `dir`, zeros as holes.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with a [`super::WrapProblem`]; [`Error::Refused`] (`wrap.too-long`); [`Error::Io`];
+    /// [`Error::Cancelled`].
+    pub fn spool(self, dir: &Path, max_len: u64, observer: &dyn Observer) -> Result<FileSource> {
+        let label = self.source.label().to_owned();
+        spool::spool(self.into_stream(), label, dir, max_len, observer)
+    }
+
+    /// The content as a disk of `disk_len` bytes that is read once, front to back.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when no thread can be started.
+    pub fn into_disk(self, disk_len: u64) -> Result<StreamDisk> {
+        StreamDisk::new(self.into_stream(), disk_len)
+    }
+}
+
+/// What the beginning of a content says.
+fn judge_head(head: &[u8], whole: bool) -> Identity {
+    if !whole {
+        return judge(&ProbeInput { head, tail: &[], file_len: u64::MAX });
+    }
+    let tail = head.get(head.len().saturating_sub(ProbeInput::TAIL_LEN)..).unwrap_or_default();
+    judge(&ProbeInput { head, tail, file_len: u64::try_from(head.len()).unwrap_or(u64::MAX) })
+}
+
+pub(super) fn too_deep(label: &str) -> Error {
+    Error::Refused {
+        code: "wrap.depth",
+        what: format!("wrappers around what is in {label}"),
+        asked: u64::try_from(MAX_DEPTH.saturating_add(1)).unwrap_or(u64::MAX),
+        allowed: u64::try_from(MAX_DEPTH).unwrap_or(u64::MAX),
+        hint: "unpack the outer ones first, if you trust the file",
+    }
+}
+
+/// Bytes that were read ahead, then the rest.
+struct Replay {
+    head: Vec<u8>,
+    given: usize,
+    rest: Box<dyn ByteStream>,
+}
+
+impl ByteStream for Replay {
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let ahead = self.head.get(self.given..).unwrap_or_default();
+        if ahead.is_empty() {
+            return self.rest.read_some(buf);
+        }
+        let len = ahead.len().min(buf.len());
+        let (to, from) = (buf.get_mut(..len).unwrap_or_default(), ahead.get(..len).unwrap_or_default());
+        to.copy_from_slice(from);
+        self.given = self.given.saturating_add(len);
+        Ok(len)
+    }
+}
+
+/// The last bytes of a stream, and its length.
+#[derive(Default)]
+pub(super) struct Watch {
+    pub(super) tail: Vec<u8>,
+    pub(super) len: u64,
+}
+
+impl Watch {
+    pub(super) fn saw(&mut self, bytes: &[u8]) {
+        self.len = self.len.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let fresh = bytes.get(bytes.len().saturating_sub(ProbeInput::TAIL_LEN)..).unwrap_or_default();
+        let keep = ProbeInput::TAIL_LEN.saturating_sub(fresh.len());
+        let old = self.tail.len().saturating_sub(keep);
+        self.tail.drain(..old.min(self.tail.len()));
+        self.tail.extend_from_slice(fresh);
+    }
+}
+
+/// What one wrapper holds for the next: watched, for nobody else sees it whole.
+struct Middle {
+    content: Replay,
+    wrapper: &'static Wrapper,
+    watch: Watch,
+    allowed: u64,
+}
+
+impl ByteStream for Middle {
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let got = self.content.read_some(buf)?;
+        self.watch.saw(buf.get(..got).unwrap_or_default());
+        if self.watch.len > self.allowed {
+            return Err(Error::Refused {
+                code: "wrap.ratio",
+                what: format!("bytes of {} data inside another wrapper", self.wrapper.id),
+                asked: self.watch.len,
+                allowed: self.allowed,
+                hint: "compressed data that compresses so well again is made to exhaust whoever unpacks it",
+            });
+        }
+        if got == 0 && !buf.is_empty() {
+            let input =
+                ProbeInput { head: &self.content.head, tail: &self.watch.tail, file_len: self.watch.len };
+            match judge(&input) {
+                Identity::Foreign(foreign) if foreign.id == self.wrapper.id => {}
+                _ => {
+                    return Err(Error::Refused {
+                        code: "format.polyglot",
+                        what: format!(
+                            "what is inside looks like {} and like something else",
+                            self.wrapper.id
+                        ),
+                        asked: 0,
+                        allowed: 0,
+                        hint: "two programs would read two different disks from it",
+                    });
+                }
+            }
+        }
+        Ok(got)
+    }
+}
