@@ -53,11 +53,11 @@ fn qemu_form_has_the_values_that_qemu_img_prints() {
 #[test]
 fn foreign_files_are_named_and_two_formats_at_once_are_a_no() {
     let sandbox = Sandbox::new();
-    std::fs::write(sandbox.path("a.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
-    let json = sandbox.kiln(["inspect", "--json", "a.gz"]).exits(0).json("kiln.inspect.v1");
+    std::fs::write(sandbox.path("a.zip"), b"PK\x03\x04").unwrap();
+    let json = sandbox.kiln(["inspect", "--json", "a.zip"]).exits(0).json("kiln.inspect.v1");
     assert_eq!(json["kind"], "foreign");
     assert_eq!(json["format"], serde_json::Value::Null);
-    assert_eq!(json["evidence"], serde_json::json!(["a gzip-compressed file"]));
+    assert_eq!(json["evidence"], serde_json::json!(["a zip archive"]));
     assert_eq!(json["advice"], "unpack it first; the disk image is inside");
     // A gzip stream that is an ISO 9660 file system as well.
     let polyglot = sandbox.path("both");

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits};
+use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits, pipeline};
 use kiln_format::transfer::spool_input;
+use kiln_format::wrap::{Place, Unwrapped, unwrap};
 use kiln_format::{AllowList, Choice, Format, Image, OpenContext, Resolved, Siblings, Tolerance};
 
 use crate::error::{About, CliError, Result};
@@ -45,25 +46,27 @@ pub(crate) enum TakenAs {
 
 /// A file that is open for reading, before its format is known.
 pub(crate) struct Input {
-    /// The descriptor that everything goes through.
+    /// The file as it was given: its wrappers included.
     pub(crate) file: Arc<FileSource>,
     /// Its name in messages.
     pub(crate) label: String,
     /// Where it is, when it has a place: other parts of the same disk may lie beside it.
     path: Option<PathBuf>,
+    /// What is inside its wrappers, once they are off.
+    inside: Option<Unwrapped>,
 }
 
 impl Input {
     /// A file that is open already and has nothing beside it.
     pub(crate) fn unplaced(file: Arc<FileSource>, label: String) -> Self {
-        Self { file, label, path: None }
+        Self { file, label, path: None, inside: None }
     }
 
     /// Opens a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         let file = FileSource::open(path).about(&label)?;
-        Ok(Self { file: Arc::new(file), label, path: Some(path.to_owned()) })
+        Ok(Self { path: Some(path.to_owned()), ..Self::unplaced(Arc::new(file), label) })
     }
 
     /// Takes standard input: as it is when it is a file, else by way of an unnamed file in `spool_dir`.
@@ -79,14 +82,39 @@ impl Input {
         Ok(Self::unplaced(Arc::new(source), label))
     }
 
+    /// Takes the wrappers off: everything after this is about what is inside. A file that is to be taken as it is
+    /// keeps them. The content goes to an unnamed file in `spool_dir`.
+    pub(crate) fn unwrap(
+        &mut self,
+        args: &SourceArgs,
+        spool_dir: Option<&Path>,
+        reporter: &Reporter,
+    ) -> Result<(), DiskError> {
+        if self.inside.is_some() || args.as_raw.is_some() {
+            return Ok(());
+        }
+        let dir = spool_dir.map_or_else(spool::default_dir, Path::to_owned);
+        let place = Place { dir: &dir, max_len: MAX_CONTENT, threads: pipeline::default_threads() };
+        self.inside = unwrap(&self.source(), place, reporter)?;
+        Ok(())
+    }
+
+    /// Ids of the wrappers that were taken off, the outermost first.
+    pub(crate) fn wrappers(&self) -> &[&'static str] {
+        self.inside.as_ref().map_or(&[], |inside| &inside.layers)
+    }
+
     /// `path`, or standard input for `-`.
     pub(crate) fn open_or_stdin(path: &Path, spool_dir: Option<&Path>, reporter: &Reporter) -> Result<Self> {
         if is_dash(path) { Self::stdin(spool_dir, reporter) } else { Self::open(path) }
     }
 
-    /// The source for the libraries.
+    /// The source for the libraries: what is inside the wrappers, once they are off.
     pub(crate) fn source(&self) -> Arc<dyn ByteSource> {
-        Arc::clone(&self.file) as Arc<dyn ByteSource>
+        match &self.inside {
+            Some(inside) => Arc::clone(&inside.source),
+            None => Arc::clone(&self.file) as Arc<dyn ByteSource>,
+        }
     }
 
     /// What an open of this file may use: what `args` allow, and extents beside it.
@@ -97,7 +125,8 @@ impl Input {
         limits: Limits,
     ) -> Result<OpenContext> {
         let mut context = args.context(tolerance, limits)?;
-        if let Some(path) = &self.path {
+        // What was wrapped up has nothing beside it.
+        if let Some(path) = self.path.as_ref().filter(|_| self.inside.is_none()) {
             context.resolver = Arc::new(Siblings::beside(path, context.resolver));
         }
         Ok(context)
@@ -137,6 +166,9 @@ impl SourceArgs {
         Ok(context)
     }
 }
+
+/// The most that is taken out of wrappers: the largest disk that an import takes by default.
+const MAX_CONTENT: u64 = kiln_import::MAX_DISK_BYTES;
 
 const STDIN: &str = "standard input";
 

@@ -48,6 +48,13 @@ impl Judgement {
         }
     }
 
+    /// The verdict on a file that did not even open, when the error is about the file.
+    pub(crate) fn of_error(error: DiskError) -> Result<Self, DiskError> {
+        let mut judgement = Self { format: None, facts: None, findings: Vec::new(), totals: Vec::new() };
+        judgement.absorb(error)?;
+        Ok(judgement)
+    }
+
     /// The verdict on a sound structure whose findings come from elsewhere.
     pub(crate) fn from_findings(findings: &Findings) -> Self {
         let mut judgement = Self { format: None, facts: None, findings: Vec::new(), totals: Vec::new() };
@@ -101,7 +108,9 @@ fn finding_of(error: &DiskError) -> Option<FindingRecord> {
     let judged = match error {
         DiskError::Malformed { .. } => true,
         DiskError::Unsupported { code, .. } => *code == "format.foreign",
-        DiskError::Refused { code, .. } => code.starts_with("format.") || code.starts_with("budget."),
+        DiskError::Refused { code, .. } => {
+            ["format.", "budget.", "wrap."].iter().any(|prefix| code.starts_with(prefix))
+        }
         _ => false,
     };
     let cause = std::error::Error::source(error).map(ToString::to_string);

@@ -9,8 +9,10 @@ use kiln_catalog::{CheckRecord, FindingCount, IfTaken, Job, NameTag, Store, chec
 use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{Budget, ByteSource, FileSource, Findings, Limits, Observer, pipeline};
 use kiln_format::transfer::spool_input;
+use kiln_format::wrap::{Place, unwrap};
 use kiln_format::{
-    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, open_as,
+    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, is_wrapped,
+    open_as,
     select,
 };
 
@@ -157,6 +159,8 @@ pub struct PlanFacts {
     pub file_name: Option<String>,
     /// Length of the file.
     pub byte_len: u64,
+    /// Ids of the wrappers around the container, the outermost first.
+    pub wrappers: Vec<&'static str>,
     /// Its format.
     pub format: &'static Format,
     /// What its headers say.
@@ -194,7 +198,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     if request.if_taken == IfTaken::Refuse {
         store.check_free(&request.name)?;
     }
-    let (source, file_name, job) = match request.input {
+    let (source, file_name, mut job) = match request.input {
         Input::File(path) => {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             (FileSource::open(&path)?, name, None)
@@ -208,7 +212,21 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     let source = Arc::new(source);
     let proving = expected(&request.expect, file_name.as_deref())?;
     let digests = prove(&source, &proving, observer)?;
-    let format = select(source.as_ref(), request.choice)?;
+    let mut bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
+    let mut wrappers = Vec::new();
+    if request.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())? {
+        let staging = match job.take() {
+            Some(job) => job,
+            None => store.begin()?,
+        };
+        let place =
+            Place { dir: staging.dir(), max_len: request.max_disk_bytes, threads: request.threads.max(1) };
+        if let Some(inside) = unwrap(&bytes, place, observer)? {
+            (bytes, wrappers) = (inside.source, inside.layers);
+        }
+        job = Some(staging);
+    }
+    let format = select(bytes.as_ref(), request.choice)?;
     let budget = Arc::new(Budget::new(request.limits));
     let context = OpenContext {
         resolver: Arc::clone(&request.resolver),
@@ -220,7 +238,6 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         part: request.part.clone(),
         ..OpenContext::new()
     };
-    let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
     let image = open_as(format, Arc::clone(&bytes), &context)?;
     if let Some(appliance) = image.appliance() {
         // Damage is passed over when that is forced, the question which disk is not.
@@ -249,6 +266,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     let facts = PlanFacts {
         file_name,
         byte_len: source.byte_len(),
+        wrappers,
         format,
         container: image.facts(),
         findings: report.findings,

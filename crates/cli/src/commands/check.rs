@@ -6,7 +6,7 @@ use kiln_disk::Limits;
 use kiln_format::{CheckScope, ExternalRef, Tolerance};
 use serde::Serialize;
 
-use crate::error::{Answer, Result};
+use crate::error::{About, Answer, Result};
 use crate::input::SourceArgs;
 use crate::judge::Judgement;
 use crate::output::{FindingRecord, Size};
@@ -37,6 +37,8 @@ pub(crate) struct Args {
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,
+    /// Compressed files around it, the outermost first.
+    wrappers: &'a [&'static str],
     format: Option<&'static str>,
     fit: bool,
     disk_bytes: Option<u64>,
@@ -47,15 +49,20 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    let opened = input.unwrap(&source, None, &session.reporter);
     let context = input.context(&source, Tolerance::Damaged, Limits::STANDARD)?;
     let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
-    let judgement = Judgement::of(&input, &source, &context, scope, &session.reporter)?;
+    let judgement = match opened {
+        Ok(()) => Judgement::of(&input, &source, &context, scope, &session.reporter)?,
+        Err(error) => Judgement::of_error(error).about(&input.label)?,
+    };
     session.reporter.clear();
     let fit = !judgement.fails();
     let record = Record {
         schema: "kiln.check.v1",
         path: &input.label,
+        wrappers: input.wrappers(),
         format: judgement.format.map(|format| format.id),
         fit,
         disk_bytes: judgement.facts.as_ref().map(|facts| facts.disk_bytes),
@@ -66,6 +73,9 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let out = &mut session.printer;
     out.json(&record)?;
     out.field("file", &input.label);
+    if !record.wrappers.is_empty() {
+        out.field("inside", record.wrappers.join(" > "));
+    }
     out.field("format", record.format.unwrap_or("none that Kiln reads as it stands"));
     if let Some(bytes) = record.disk_bytes {
         out.field("disk size", Size(bytes));

@@ -69,6 +69,8 @@ struct Record<'a> {
     schema: &'static str,
     dry_run: bool,
     source: &'a str,
+    /// Compressed files around the source, the outermost first.
+    wrappers: &'a [&'static str],
     source_format: &'static str,
     snapshot: Option<&'a str>,
     destination: &'a str,
@@ -94,7 +96,8 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     }
     let place = destination::look(&args.dest, args.write.force)?;
     let spool_dir = (!to_stdout).then(|| place.parent());
-    let input = Input::open_or_stdin(&args.source, spool_dir, &session.reporter)?;
+    let mut input = Input::open_or_stdin(&args.source, spool_dir, &session.reporter)?;
+    input.unwrap(&args.read, spool_dir, &session.reporter).about(&input.label)?;
     let mut context = input.context(&args.read, Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
     let image = input.image(&args.read, &context)?;
@@ -109,6 +112,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         schema: "kiln.convert.v1",
         dry_run: args.write.dry_run,
         source: &input.label,
+        wrappers: input.wrappers(),
         source_format: image.format().id,
         snapshot: args.snapshot.as_deref(),
         destination: &place.label,
@@ -191,7 +195,8 @@ pub(super) fn refuse_terminal() -> Result<()> {
 }
 
 fn text(record: &Record<'_>, out: &mut Printer) {
-    out.field("from", format!("{} ({})", record.source, record.source_format));
+    let chain: Vec<&str> = record.wrappers.iter().copied().chain([record.source_format]).collect();
+    out.field("from", format!("{} ({})", record.source, chain.join(" > ")));
     out.field("to", format!("{} ({})", record.destination, record.format));
     for (name, value) in &record.options {
         out.field("option", format!("{name}={}", value.as_str().unwrap_or("")));

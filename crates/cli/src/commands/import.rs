@@ -105,6 +105,8 @@ struct Record<'a> {
 #[derive(Serialize)]
 struct SourceRecord<'a> {
     file_name: Option<&'a str>,
+    /// Compressed files around the container, the outermost first.
+    wrappers: &'a [&'static str],
     format: &'static str,
     file_bytes: u64,
     digests: Vec<String>,
@@ -203,6 +205,7 @@ fn record<'a>(
         tag: Some(name.tag.to_string()),
         source: SourceRecord {
             file_name: facts.file_name.as_deref(),
+            wrappers: &facts.wrappers,
             format: facts.format.id,
             file_bytes: facts.byte_len,
             digests: digests.iter().map(ToString::to_string).collect(),
@@ -233,7 +236,8 @@ fn record<'a>(
 
 fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: &mut Printer) {
     let source = facts.file_name.as_deref().unwrap_or("standard input");
-    out.field("source", format!("{source} ({}, {})", facts.format.id, facts.container.variant));
+    let chain: Vec<&str> = facts.wrappers.iter().copied().chain([facts.format.id]).collect();
+    out.field("source", format!("{source} ({}, {})", chain.join(" > "), facts.container.variant));
     out.field("", Size(facts.byte_len));
     for digest in &record.source.digests {
         out.field("", digest);

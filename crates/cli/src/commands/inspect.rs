@@ -50,6 +50,8 @@ struct Record<'a> {
     path: &'a str,
     /// "image" of a known format, "raw", "foreign" (not a disk image as it stands), "polyglot".
     kind: &'static str,
+    /// Compressed files around it, the outermost first.
+    wrappers: &'a [&'static str],
     format: Option<&'static str>,
     evidence: Vec<String>,
     advice: Option<&'static str>,
@@ -65,8 +67,10 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
-    let identity = kiln_format::identify(input.file.as_ref()).about(&input.label)?;
+    let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    input.unwrap(&source, None, &session.reporter).about(&input.label)?;
+    session.reporter.clear();
+    let identity = kiln_format::identify(input.source().as_ref()).about(&input.label)?;
     let (kind, mut evidence, advice) = match &identity {
         Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),
         Identity::Raw { evidence } => ("raw", vec![(*evidence).to_owned()], None),
@@ -87,6 +91,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         schema: "kiln.inspect.v1",
         path: &input.label,
         kind: if source.as_raw.is_some() { "raw" } else { kind },
+        wrappers: input.wrappers(),
         format: facts.as_ref().map(|facts| facts.format),
         evidence,
         advice,
@@ -121,7 +126,10 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
 fn text(record: &Record<'_>, facts: Option<&Facts>, out: &mut Printer) {
     out.data_field("file", record.path);
     match (facts, record.kind) {
-        (Some(facts), _) => out.data_field("format", format!("{}, {}", facts.format, facts.variant)),
+        (Some(facts), _) => {
+            let chain: Vec<&str> = record.wrappers.iter().copied().chain([facts.format]).collect();
+            out.data_field("format", format!("{}, {}", chain.join(" > "), facts.variant));
+        }
         (None, "polyglot") => out.data_field("format", "several at once: refused by every command"),
         (None, _) => out.data_field("format", "none that Kiln reads as it stands"),
     }

@@ -43,7 +43,8 @@ struct ExtentRecord {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let (input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    input.unwrap(&source, None, &session.reporter).about(&input.label)?;
     let mut context = input.context(&source, Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
     let image = input.image(&source, &context)?;

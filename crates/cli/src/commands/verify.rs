@@ -81,8 +81,8 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let report = match Subject::resolve(&args.subject, session)? {
         Subject::Image(image) => image::verify(args, &image, &expected, other.as_ref(), session)?,
         file @ Subject::File(_) => {
-            let (input, _) = file.open(&args.source, session)?;
-            verify_file(args, &input, &expected, other.as_ref(), &session.reporter)?
+            let (mut input, _) = file.open(&args.source, session)?;
+            verify_file(args, &mut input, &expected, other.as_ref(), &session.reporter)?
         }
     };
     session.reporter.clear();
@@ -99,21 +99,26 @@ struct Other {
 
 fn open_other(word: &Path, args: &Args, session: &Session) -> Result<Other> {
     let own = SourceArgs { allow_backing: args.source.allow_backing.clone(), ..SourceArgs::default() };
-    let (input, own) = Subject::resolve(word, session)?.open(&own, session)?;
+    let (mut input, own) = Subject::resolve(word, session)?.open(&own, session)?;
+    input.unwrap(&own, None, &session.reporter).about(&input.label)?;
     let image = input.image(&own, &input.context(&own, Tolerance::Strict, Limits::STANDARD)?)?;
     Ok(Other { input, image })
 }
 
 fn verify_file(
     args: &Args,
-    input: &Input,
+    input: &mut Input,
     expected: &Expected,
     other: Option<&Other>,
     reporter: &Reporter,
 ) -> Result<Report> {
     let transport = transport_digests(args, input, expected, reporter)?;
+    let opened = input.unwrap(&args.source, None, reporter);
     let context = input.context(&args.source, Tolerance::Damaged, Limits::STANDARD)?;
-    let mut judgement = Judgement::of(input, &args.source, &context, CheckScope::Metadata, reporter)?;
+    let mut judgement = match opened {
+        Ok(()) => Judgement::of(input, &args.source, &context, CheckScope::Metadata, reporter)?,
+        Err(error) => Judgement::of_error(error).about(&input.label)?,
+    };
     let digests = if judgement.fails() {
         None
     } else {

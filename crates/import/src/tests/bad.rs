@@ -81,8 +81,10 @@ fn qcow2_with_a_backing_file_is_refused_and_the_file_not_opened() {
 #[test]
 fn foreign_and_mismatching_files_are_refused_by_name() {
     let bench = Bench::new();
+    let zip = bench.file("disk.zip", b"PK\x03\x04 and so on");
+    assert_eq!(code(&bench, bench.request(&zip, "a")), "format.foreign");
     let gzip = bench.file("disk.raw.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03abcdefgh");
-    assert_eq!(code(&bench, bench.request(&gzip, "a")), "format.foreign");
+    assert_eq!(code(&bench, bench.request(&gzip, "a")), "wrap.data");
     let raw = bench.file("disk.raw", &disk(1));
     let mut request = bench.request(&raw, "a");
     request.choice = Choice::Declared(by_name("qcow2").unwrap());
