@@ -122,7 +122,7 @@ fn finding_of(error: &DiskError) -> Option<FindingRecord> {
         offset_bytes: Some(error.offset().map_or(0, FileOffset::get)),
         guest: None,
         count: 1,
-        effect: String::new(),
+        effect: "the disk, or a part of it, cannot be read".to_owned(),
         fix: error.hint().unwrap_or_default().to_owned(),
     })
 }

@@ -27,6 +27,24 @@ pub struct Facts {
     pub details: Vec<Detail>,
 }
 
+impl Facts {
+    /// Of a raw disk of `disk_bytes`, which has no headers to say more.
+    #[must_use]
+    pub fn raw(disk_bytes: u64) -> Self {
+        Self {
+            format: crate::raw::FORMAT.id,
+            variant: "flat".to_owned(),
+            disk_bytes,
+            file_bytes: disk_bytes,
+            unit_bytes: None,
+            compression: None,
+            references: Vec::new(),
+            snapshots: Vec::new(),
+            details: Vec::new(),
+        }
+    }
+}
+
 /// One internal snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SnapshotFacts {

@@ -9,11 +9,10 @@ use kiln_catalog::{CheckRecord, FindingCount, IfTaken, Job, NameTag, Store, chec
 use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{Budget, ByteSource, FileSource, Findings, Limits, Observer, pipeline};
 use kiln_format::transfer::spool_input;
-use kiln_format::wrap::{Place, unwrap};
+use kiln_format::wrap::{Place, Wrapped, unwrap};
 use kiln_format::{
-    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, is_wrapped,
-    open_as,
-    select,
+    CheckScope, Choice, DenyAll, Facts, Format, Identity, Image, OpenContext, Resolver, Tolerance, check,
+    is_wrapped, open_as, raw, select,
 };
 
 use crate::checksum::{Expect, Expected, base_name, expected};
@@ -132,11 +131,42 @@ pub struct Plan {
     /// Made by the plan of a stream, whose bytes are in it.
     pub(crate) job: Option<Job>,
     pub(crate) source: Arc<FileSource>,
-    pub(crate) image: Box<dyn Image>,
+    pub(crate) content: Content,
+    pub(crate) rules: Rules,
     pub(crate) budget: Arc<Budget>,
     pub(crate) request: Wishes,
     pub(crate) facts: PlanFacts,
     pub(crate) started: Instant,
+}
+
+/// Where the bytes of the disk come from.
+pub(crate) enum Content {
+    /// An image that can be read at any place.
+    Image(Box<dyn Image>),
+    /// A raw disk in wrappers, whose length they tell: decoded as it is stored, without a copy.
+    Stream {
+        /// The wrappers, still on.
+        wrapped: Wrapped,
+        /// The length that they tell, in bytes.
+        disk_len: u64,
+    },
+}
+
+/// What an image is judged by.
+pub(crate) struct Rules {
+    choice: Choice,
+    part: Option<String>,
+    resolver: Arc<dyn Resolver>,
+    pub(crate) on_damage: OnDamage,
+    pub(crate) max_disk_bytes: u64,
+}
+
+/// An image that passed.
+pub(crate) struct Judged {
+    pub(crate) image: Box<dyn Image>,
+    pub(crate) format: &'static Format,
+    pub(crate) findings: Findings,
+    pub(crate) forced: bool,
 }
 
 /// The parts of a request that are needed to run it.
@@ -212,30 +242,123 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     let source = Arc::new(source);
     let proving = expected(&request.expect, file_name.as_deref())?;
     let digests = prove(&source, &proving, observer)?;
-    let mut bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
-    let mut wrappers = Vec::new();
-    if request.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())? {
-        let staging = match job.take() {
-            Some(job) => job,
-            None => store.begin()?,
-        };
-        let place =
-            Place { dir: staging.dir(), max_len: request.max_disk_bytes, threads: request.threads.max(1) };
-        if let Some(inside) = unwrap(&bytes, place, observer)? {
-            (bytes, wrappers) = (inside.source, inside.layers);
-        }
-        job = Some(staging);
-    }
-    let format = select(bytes.as_ref(), request.choice)?;
+    let rules = Rules {
+        choice: request.choice,
+        part: request.part.clone(),
+        resolver: request.resolver,
+        on_damage: request.on_damage,
+        max_disk_bytes: request.max_disk_bytes,
+    };
     let budget = Arc::new(Budget::new(request.limits));
+    let threads = request.threads.max(1);
+    let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
+    let mut facts = PlanFacts {
+        file_name,
+        byte_len: source.byte_len(),
+        wrappers: Vec::new(),
+        format: &raw::FORMAT,
+        container: Facts::raw(0),
+        findings: Findings::default(),
+        forced: false,
+        proved: proving,
+        digests,
+        style: request.style,
+        took: Duration::ZERO,
+    };
+    let has_wrappers = rules.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())?;
+    // What came through a pipe has been read in full already, and so has what is in wrappers: holes and all.
+    let is_dense = job.is_some() || has_wrappers;
+    let content = match stream(&bytes, &rules, threads)? {
+        Some((wrapped, disk_len)) => {
+            facts.wrappers = wrapped.layers();
+            facts.container = Facts::raw(disk_len);
+            Content::Stream { wrapped, disk_len }
+        }
+        None => {
+            if has_wrappers && job.is_none() {
+                job = Some(store.begin()?);
+            }
+            let dir = job.as_ref().map_or(store.path(), Job::dir);
+            let place = Place { dir, max_len: rules.max_disk_bytes, threads };
+            let (judged, wrappers) = judge_inside(&bytes, &rules, place, &budget, observer)?;
+            facts.wrappers = wrappers;
+            facts.format = judged.format;
+            facts.container = judged.image.facts();
+            facts.findings = judged.findings;
+            facts.forced = judged.forced;
+            Content::Image(judged.image)
+        }
+    };
+    let is_mostly_holes = !is_dense && facts.container.disk_bytes == source.byte_len() && {
+        let holes = source.byte_len().saturating_sub(source.allocated_len()?);
+        holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
+    };
+    let hash_source =
+        facts.digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
+    facts.took = started.elapsed();
+    let wishes = Wishes {
+        part: request.part,
+        name: request.name,
+        if_taken: request.if_taken,
+        description: request.description,
+        style: request.style,
+        threads,
+        raw_digest: request.raw_digest,
+        hash_source,
+        tool: request.tool,
+    };
+    Ok(Plan { store: store.clone(), job, source, content, rules, budget, request: wishes, facts, started })
+}
+
+/// A raw disk in wrappers whose length they tell, when that is what the file is.
+fn stream(bytes: &Arc<dyn ByteSource>, rules: &Rules, threads: usize) -> Result<Option<(Wrapped, u64)>> {
+    let may_be_raw = match rules.choice {
+        Choice::Detect => true,
+        Choice::Declared(format) => format == &raw::FORMAT,
+        Choice::AsRaw => false,
+    };
+    if !may_be_raw {
+        return Ok(None);
+    }
+    let Some(wrapped) = Wrapped::open(bytes, threads)? else { return Ok(None) };
+    if !matches!(wrapped.identity(), Identity::Raw { .. }) {
+        return Ok(None);
+    }
+    let disk_len = wrapped.claimed_len()?.filter(|len| *len > 0 && *len <= rules.max_disk_bytes);
+    Ok(disk_len.map(|disk_len| (wrapped, disk_len)))
+}
+
+/// Takes the wrappers off, if there are any, and judges what is inside.
+pub(crate) fn judge_inside(
+    bytes: &Arc<dyn ByteSource>,
+    rules: &Rules,
+    place: Place<'_>,
+    budget: &Arc<Budget>,
+    observer: &dyn Observer,
+) -> Result<(Judged, Vec<&'static str>)> {
+    let inside = if rules.choice == Choice::AsRaw { None } else { unwrap(bytes, place, observer)? };
+    match inside {
+        Some(inside) => Ok((judge(inside.source, rules, budget, observer)?, inside.layers)),
+        None => Ok((judge(Arc::clone(bytes), rules, budget, observer)?, Vec::new())),
+    }
+}
+
+/// Opens an image and holds it against the rules.
+fn judge(
+    bytes: Arc<dyn ByteSource>,
+    rules: &Rules,
+    budget: &Arc<Budget>,
+    observer: &dyn Observer,
+) -> Result<Judged> {
+    let format = select(bytes.as_ref(), rules.choice)?;
     let context = OpenContext {
-        resolver: Arc::clone(&request.resolver),
-        budget: Arc::clone(&budget),
-        tolerance: match request.on_damage {
+        resolver: Arc::clone(&rules.resolver),
+        budget: Arc::clone(budget),
+        tolerance: match rules.on_damage {
             OnDamage::Refuse => Tolerance::Strict,
             OnDamage::Force => Tolerance::Damaged,
         },
-        part: request.part.clone(),
+        part: rules.part.clone(),
         ..OpenContext::new()
     };
     let image = open_as(format, Arc::clone(&bytes), &context)?;
@@ -243,51 +366,27 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         // Damage is passed over when that is forced, the question which disk is not.
         appliance.choose(context.part.as_deref())?;
     }
+    let label = bytes.label().to_owned();
     let disk_bytes = image.disk_len();
     if disk_bytes == 0 {
-        return Err(Refusal::Empty { file: source.label().to_owned() }.into());
+        return Err(Refusal::Empty { file: label }.into());
     }
-    if disk_bytes > request.max_disk_bytes {
-        return Err(Refusal::TooLarge { disk_bytes, allowed: request.max_disk_bytes }.into());
+    if disk_bytes > rules.max_disk_bytes {
+        return Err(Refusal::TooLarge { disk_bytes, allowed: rules.max_disk_bytes }.into());
     }
-    let choice = if request.choice == Choice::AsRaw { Choice::AsRaw } else { Choice::Declared(format) };
+    let choice = if rules.choice == Choice::AsRaw { Choice::AsRaw } else { Choice::Declared(format) };
     let report = check(bytes, choice, &context, CheckScope::Metadata, observer)?;
-    let failing = failing_ids(&report.findings);
-    if !failing.is_empty() && request.on_damage == OnDamage::Refuse {
-        return Err(Refusal::Findings { file: source.label().to_owned(), ids: failing }.into());
+    let forced = pass(&report.findings, rules, &label)?;
+    Ok(Judged { image, format, findings: report.findings, forced })
+}
+
+/// Whether findings that fail are passed over; an error when they may not be.
+pub(crate) fn pass(findings: &Findings, rules: &Rules, label: &str) -> Result<bool> {
+    let failing = failing_ids(findings);
+    if !failing.is_empty() && rules.on_damage == OnDamage::Refuse {
+        return Err(Refusal::Findings { file: label.to_owned(), ids: failing }.into());
     }
-    // What came through a pipe has been read in full already: holes and all.
-    let is_mostly_holes = job.is_none() && disk_bytes == source.byte_len() && {
-        let holes = source.byte_len().saturating_sub(source.allocated_len()?);
-        holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
-    };
-    let hash_source =
-        digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
-    let facts = PlanFacts {
-        file_name,
-        byte_len: source.byte_len(),
-        wrappers,
-        format,
-        container: image.facts(),
-        findings: report.findings,
-        forced: !failing.is_empty(),
-        proved: proving,
-        digests,
-        style: request.style,
-        took: started.elapsed(),
-    };
-    let wishes = Wishes {
-        part: request.part,
-        name: request.name,
-        if_taken: request.if_taken,
-        description: request.description,
-        style: request.style,
-        threads: request.threads.max(1),
-        raw_digest: request.raw_digest,
-        hash_source,
-        tool: request.tool,
-    };
-    Ok(Plan { store: store.clone(), job, source, image, budget, request: wishes, facts, started })
+    Ok(!failing.is_empty())
 }
 
 /// Computes the digests that were promised, and SHA-256 with them, and compares.

@@ -1,9 +1,9 @@
 //! The import itself.
 
 use std::io::BufWriter;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
@@ -11,12 +11,17 @@ use kiln_catalog::{
     SourceRecord,
 };
 use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
-use kiln_disk::{Durability, Error as DiskError, Existing, Observer};
+use kiln_disk::{
+    Budget, ByteSource, Disk, Durability, Error as DiskError, Existing, FileSource, Finding, Findings,
+    Observer,
+};
 use kiln_format::transfer::{FilePlan, stage_file};
+use kiln_format::wrap::Place;
+use kiln_format::{Identity, OpenContext, completeness};
 
 use crate::appliance;
 use crate::error::{Error, Result};
-use crate::plan::{Plan, PlanFacts, check_record};
+use crate::plan::{Content, Plan, PlanFacts, Rules, Wishes, check_record, judge_inside, pass};
 use crate::style::{LAYER_FORMAT, layer_format, options_of};
 
 /// What an import did. Sizes are bytes.
@@ -59,54 +64,53 @@ impl Plan {
     ///
     /// # Errors
     /// I/O; `source.changed`; `output.differs`; [`kiln_catalog::Refusal::NameTaken`]; `Cancelled`.
-    pub fn run(mut self, observer: &dyn Observer) -> Result<Outcome> {
-        let job = match self.job.take() {
+    pub fn run(self, observer: &dyn Observer) -> Result<Outcome> {
+        let Self { store, job, source, content, rules, budget, request, mut facts, started } = self;
+        let job = match job {
             Some(job) => job,
-            None => self.store.begin()?,
+            None => store.begin()?,
         };
+        let appliance = match &content {
+            Content::Image(image) => {
+                appliance::record(image.as_ref(), request.part.as_deref(), &facts.findings)
+            }
+            Content::Stream { .. } => None,
+        };
+        let maker = Maker { job: &job, source: &source, rules: &rules, budget: &budget, request: &request };
         // The source's own digest is one thread's work and the longest: everything else is done beside it.
         let failed = AtomicBool::new(false);
         let (made, source_digest) = std::thread::scope(|scope| {
-            let hashing = self.request.hash_source.then(|| {
+            let hashing = request.hash_source.then(|| {
                 let observer = Beside { observer, failed: &failed };
-                let source = Arc::clone(&self.source);
+                let source = Arc::clone(&source);
                 scope.spawn(move || hash_source(source.as_ref(), &[Algorithm::Sha256], &observer))
             });
-            let made = self.make_layer(&job, observer);
+            let made = maker.make(content, &mut facts, observer);
             failed.store(made.is_err(), Ordering::Relaxed);
             (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
         });
         let Made { sealed, disk: written, convert, seal } = made?;
-        self.source.confirm_unchanged()?;
+        source.confirm_unchanged()?;
         let content = written.content;
         let begun = Instant::now();
-        let checksum =
-            self.facts.proved.first().map_or(Checksum::Unverified, crate::checksum::Expected::record);
-        let mut digests = self.facts.digests.clone();
+        let checksum = facts.proved.first().map_or(Checksum::Unverified, crate::checksum::Expected::record);
+        let mut digests = facts.digests.clone();
         digests.extend(source_digest.transpose()?.into_iter().flatten());
         let draft = Draft {
-            name: self.request.name,
-            description: self.request.description,
-            disk_bytes: self.image.disk_len(),
+            name: request.name,
+            description: request.description,
+            disk_bytes: facts.container.disk_bytes,
             digests: ImageDigests { content, raw: written.raw },
             source: SourceRecord {
-                file_name: self.facts.file_name.clone(),
-                format: self.facts.format.id.to_owned(),
-                byte_len: self.facts.byte_len,
+                file_name: facts.file_name.clone(),
+                format: facts.format.id.to_owned(),
+                byte_len: facts.byte_len,
                 digests,
             },
-            provenance: Provenance {
-                tool: self.request.tool,
-                checksum,
-                appliance: appliance::record(
-                    self.image.as_ref(),
-                    self.request.part.as_deref(),
-                    &self.facts.findings,
-                ),
-            },
-            checks: check_record(&self.facts),
+            provenance: Provenance { tool: request.tool, checksum, appliance },
+            checks: check_record(&facts),
         };
-        let published = job.publish(draft, &[sealed], self.request.if_taken, observer)?;
+        let published = job.publish(draft, &[sealed], request.if_taken, observer)?;
         Ok(Outcome {
             manifest: published.manifest,
             data_bytes: written.data_bytes,
@@ -114,20 +118,103 @@ impl Plan {
             untagged: published.untagged,
             healed: published.healed,
             timings: Timings {
-                plan: self.facts.took,
+                plan: facts.took,
                 convert,
                 seal,
                 publish: begun.elapsed(),
-                total: self.started.elapsed(),
+                total: started.elapsed(),
             },
-            facts: self.facts,
+            facts,
         })
     }
+}
 
-    /// Writes layer and leaf list into the job, and brings them to the device.
-    fn make_layer(&self, job: &Job, observer: &dyn Observer) -> Result<Made> {
+/// What makes a layer.
+struct Maker<'a> {
+    job: &'a Job,
+    source: &'a Arc<FileSource>,
+    rules: &'a Rules,
+    budget: &'a Arc<Budget>,
+    request: &'a Wishes,
+}
+
+impl Maker<'_> {
+    fn make(&self, content: Content, facts: &mut PlanFacts, observer: &dyn Observer) -> Result<Made> {
+        let (wrapped, disk_len) = match content {
+            Content::Image(image) => return self.make_layer(image.as_ref(), &|_| Ok(()), observer),
+            Content::Stream { wrapped, disk_len } => (wrapped, disk_len),
+        };
+        let head = wrapped.head().to_owned();
+        let disk = wrapped.into_disk(disk_len)?;
+        let mut found = Findings::default();
+        let made = {
+            let found = Mutex::new(&mut found);
+            let confirm = |layer: &Path| -> Result<()> {
+                // All of it has been decoded now, and its end is known: it must still be a raw disk.
+                let ending = disk.finish()?;
+                if !matches!(ending.identity(&head), Identity::Raw { .. }) {
+                    return Err(not_raw().into());
+                }
+                let mut findings = Findings::default();
+                completeness_of(layer, &mut findings)?;
+                **found.lock().unwrap_or_else(PoisonError::into_inner) = findings;
+                Ok(())
+            };
+            self.make_layer(&disk, &confirm, observer)
+        };
+        // The decoder's own word comes before what it led to.
+        let made = match (made, disk.finish()) {
+            (Err(_), Err(error)) if !matches!(error, DiskError::Cancelled) => Err(error.into()),
+            (made, _) => made,
+        };
+        match made {
+            Ok(made) => {
+                facts.forced = pass(&found, self.rules, self.source.label())?;
+                facts.findings = found;
+                Ok(made)
+            }
+            Err(Error::Disk(DiskError::Refused { code: "stream.length" | STREAM_KIND, .. })) => {
+                drop(disk);
+                self.make_unpacked(facts, observer)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The other way, when the end of a stream was not what its beginning promised.
+    fn make_unpacked(&self, facts: &mut PlanFacts, observer: &dyn Observer) -> Result<Made> {
+        for name in [LEAVES, LAYER] {
+            match std::fs::remove_file(self.job.dir().join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DiskError::io("remove", name, error).into());
+                }
+                _ => {}
+            }
+        }
+        let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(self.source);
+        let place =
+            Place { dir: self.job.dir(), max_len: self.rules.max_disk_bytes, threads: self.request.threads };
+        let (judged, wrappers) = judge_inside(&bytes, self.rules, place, self.budget, observer)?;
+        facts.wrappers = wrappers;
+        facts.format = judged.format;
+        facts.container = judged.image.facts();
+        facts.findings = judged.findings;
+        facts.forced = judged.forced;
+        self.make_layer(judged.image.as_ref(), &|_| Ok(()), observer)
+    }
+
+    /// Writes layer and leaf list into the job, and brings them to the device. `confirm` has the last word on the
+    /// written layer.
+    fn make_layer(
+        &self,
+        disk: &dyn Disk,
+        confirm: &dyn Fn(&Path) -> Result<()>,
+        observer: &dyn Observer,
+    ) -> Result<Made> {
+        let job = self.job;
         let begun = Instant::now();
-        let (file, leaves, disk) = self.write_layer(job, observer)?;
+        let (file, leaves, disk) = self.write_layer(disk, observer)?;
+        confirm(&file)?;
         let convert = begun.elapsed();
         let begun = Instant::now();
         let layer = NewLayer {
@@ -142,15 +229,20 @@ impl Plan {
     }
 
     /// Writes layer and leaf list: their paths, and the digests of the disk in them.
-    fn write_layer(&self, job: &Job, observer: &dyn Observer) -> Result<(PathBuf, PathBuf, DiskDigests)> {
+    fn write_layer(
+        &self,
+        disk: &dyn Disk,
+        observer: &dyn Observer,
+    ) -> Result<(PathBuf, PathBuf, DiskDigests)> {
+        let job = self.job;
         let (format, create) = layer_format()?;
         let options = options_of(&create, self.request.style.option_pairs())?;
-        let disk_len = self.image.disk_len();
-        let (leaf_file, leaf_path) = job.create_file("layer.leaves")?;
+        let disk_len = disk.disk_len();
+        let (leaf_file, leaf_path) = job.create_file(LEAVES)?;
         let mut leaves = LeafWriter::new(BufWriter::new(leaf_file), disk_len)?;
-        let dest = job.dir().join("layer.qcow2");
+        let dest = job.dir().join(LAYER);
         let plan = FilePlan {
-            disk: self.image.as_ref(),
+            disk,
             format,
             options: &options,
             dest: &dest,
@@ -161,7 +253,7 @@ impl Plan {
             content_digest: true,
             raw_digest: self.request.raw_digest,
             leaves: Some(&mut leaves),
-            budget: &self.budget,
+            budget: self.budget,
         };
         let (staged, outcome) = stage_file(plan, observer)?;
         // Asked for above, so it is there.
@@ -174,6 +266,36 @@ impl Plan {
         staged.commit(Existing::Keep, Durability::Unsynced)?;
         Ok((dest, leaf_path, digests))
     }
+}
+
+/// Names in the job's directory.
+const LEAVES: &str = "layer.leaves";
+const LAYER: &str = "layer.qcow2";
+
+/// Code of a stream that looked like a raw disk and has the mark of something else at its end.
+const STREAM_KIND: &str = "stream.kind";
+
+fn not_raw() -> DiskError {
+    DiskError::Refused {
+        code: STREAM_KIND,
+        what: "what is inside is not the raw disk that its beginning looked like".to_owned(),
+        asked: 0,
+        allowed: 0,
+        hint: "unpack the file first",
+    }
+}
+
+/// Whether the disk in a written layer reaches as far as its partition table says. The places are the guest's: those
+/// in the layer are nobody's business.
+fn completeness_of(layer: &Path, findings: &mut Findings) -> Result<()> {
+    let (format, _) = layer_format()?;
+    let image = (format.open)(Arc::new(FileSource::open(layer)?), &OpenContext::new())?;
+    let mut found = Findings::default();
+    completeness::check(image.as_ref(), &mut found)?;
+    for finding in found.list() {
+        findings.push(Finding { file_at: None, ..finding.clone() });
+    }
+    Ok(())
 }
 
 /// A layer that is on the device.

@@ -130,6 +130,9 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let facts = plan.facts().clone();
     let disk_bytes = facts.container.disk_bytes;
     let outcome = if args.dry_run { None } else { Some(plan.run(&session.reporter).about(&label)?) };
+    // A disk that was decoded as it was stored could only be judged then.
+    let facts = outcome.as_ref().map_or(facts, |outcome| outcome.facts.clone());
+    let disk_bytes = outcome.as_ref().map_or(disk_bytes, |_| facts.container.disk_bytes);
     session.reporter.clear();
     let record = record(&name, &facts, disk_bytes, outcome.as_ref());
     session.printer.json(&record)?;

@@ -75,17 +75,7 @@ impl Image for RawImage {
     }
 
     fn facts(&self) -> Facts {
-        Facts {
-            format: FORMAT.id,
-            variant: "flat".to_owned(),
-            disk_bytes: self.disk_len(),
-            file_bytes: self.disk_len(),
-            unit_bytes: None,
-            compression: None,
-            references: Vec::new(),
-            snapshots: Vec::new(),
-            details: Vec::new(),
-        }
+        Facts::raw(self.disk_len())
     }
 
     /// A raw file has no structure of its own; what can be said about its end is in [`crate::completeness`].

@@ -8,7 +8,8 @@ use kiln_disk::{
     ByteSink, ByteSource, Error, Event, FileOffset, FileSink, FileSource, Observer, Result, StagedFile, go_on,
 };
 
-use super::chain::Wrapped;
+use super::MAX_DEPTH;
+use super::chain::{Wrapped, too_deep};
 use super::feed::{At, Feed};
 use super::input::ByteStream;
 
@@ -40,10 +41,21 @@ pub fn unwrap(
     place: Place<'_>,
     observer: &dyn Observer,
 ) -> Result<Option<Unwrapped>> {
-    let Some(wrapped) = Wrapped::open(source, place.threads)? else { return Ok(None) };
-    let layers = wrapped.layers();
-    let inside = wrapped.spool(place.dir, place.max_len, observer)?;
-    Ok(Some(Unwrapped { source: Arc::new(inside), layers }))
+    let mut inside = Unwrapped { source: Arc::clone(source), layers: Vec::new() };
+    loop {
+        if let Some(wrapped) = Wrapped::open(&inside.source, place.threads)? {
+            inside.layers.extend(wrapped.layers());
+            too_many(&inside, source)?;
+            observer.event(Event::Note { text: "unpacking into a temporary file first" });
+            inside.source = Arc::new(wrapped.spool(place.dir, place.max_len, observer)?);
+        } else {
+            return Ok((!inside.layers.is_empty()).then_some(inside));
+        }
+    }
+}
+
+fn too_many(inside: &Unwrapped, source: &Arc<dyn ByteSource>) -> Result<()> {
+    if inside.layers.len() > MAX_DEPTH { Err(too_deep(source.label())) } else { Ok(()) }
 }
 
 /// Runs of zeros of this length become holes.
