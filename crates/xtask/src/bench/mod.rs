@@ -59,6 +59,9 @@ const INPUTS: &[(&str, &str)] = &[
     ("zstd.qcow2", "qemu-img convert -f raw -O qcow2 -c -m 16 -W -o compression_type=zstd disk.raw TEMP"),
     ("disk.vhd", "qemu-img convert -f raw -O vpc -o subformat=dynamic,force_size=on disk.raw TEMP"),
     ("disk.vhdx", "qemu-img convert -f raw -O vhdx disk.raw TEMP"),
+    ("disk.raw.xz", "xz -3 -T2 -c disk.raw > TEMP"),
+    ("disk.qcow2.gz", "gzip -6 -c disk.qcow2 > TEMP"),
+    ("disk.raw.zst", "zstd -q -3 -c disk.raw > TEMP"),
     ("disk.vdi", "qemu-img convert -f raw -O vdi disk.raw TEMP"),
     (
         "small8g.qcow2",

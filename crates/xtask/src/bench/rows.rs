@@ -222,6 +222,26 @@ pub(super) fn all() -> Vec<Row> {
             target: Target::Ratio(0.3),
         });
     }
+    for (file, unpack, format) in [
+        ("disk.raw.xz", "xz -dkc", "raw"),
+        ("disk.qcow2.gz", "gzip -dkc", "qcow2"),
+        ("disk.raw.zst", "zstd -qdkc", "raw"),
+    ] {
+        rows.push(Row {
+            job: format!("import of {file}, against unpacking, convert, sync and sha256sum"),
+            kiln: format!("\"$KILN\" import {file} --name bench:1 --store store"),
+            peers: PLAIN
+                .iter()
+                .map(|flags| {
+                    format!(
+                        "sha256sum {file}; {unpack} {file} > unpacked; \
+                         qemu-img convert -f {format} {flags} unpacked out; sync out; rm unpacked"
+                    )
+                })
+                .collect(),
+            target: Target::Ratio(0.6),
+        });
+    }
     for file in [
         "disk.raw",
         "disk.qcow2",
