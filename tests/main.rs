@@ -19,3 +19,4 @@ mod ova;
 mod real_disk;
 mod references;
 mod verify;
+mod wrapped;
