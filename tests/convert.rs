@@ -233,3 +233,37 @@ fn a_source_that_changes_meanwhile_gives_no_output() {
     let ran = crate::support::Ran::from(child.wait_with_output().unwrap()).exits(3);
     assert_eq!(ran.error()["code"], "source.changed");
 }
+
+#[test]
+fn archive_for_gcp_is_one_sparse_member_with_the_same_disk_for_gnu_tar() {
+    let sandbox = Sandbox::new();
+    sandbox.guest_disk("disk.raw");
+    // More runs of data than the map in the header (4) and its first extension (21) hold.
+    let file = std::fs::OpenOptions::new().write(true).open(sandbox.path("disk.raw")).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.set_len(len + (200 << 20) + 512).unwrap();
+    drop(file);
+    for number in 0..40_u64 {
+        overwrite(&sandbox.path("disk.raw"), len + number * (4 << 20) + 3, &[number as u8 + 1; 3000]);
+    }
+    let report = sandbox.kiln(["convert", "--for", "gcp", "disk.raw", "image.tar.gz"]).ok();
+    assert!(report.ends_with("done          written, read back, same disk\n"), "{report}");
+    let header = sandbox.tool("sh", ["-c", "gzip -dc image.tar.gz | head -c 512 | od -An -c -j 156 -N 1"]);
+    assert_eq!(header.trim(), "S");
+    let magic = sandbox.tool("sh", ["-c", "gzip -dc image.tar.gz | head -c 265 | tail -c 8 | od -An -tx1"]);
+    assert_eq!(magic.trim(), "75 73 74 61 72 20 20 00");
+    assert_eq!(sandbox.tool("tar", ["-tzf", "image.tar.gz"]), "disk.raw\n");
+    let listed = sandbox.tool("tar", ["-tvzf", "image.tar.gz"]);
+    assert!(listed.contains(&format!(" {} ", 1_u64 << 30)), "{listed}");
+    std::fs::create_dir(sandbox.path("unpacked")).unwrap();
+    sandbox.tool("tar", ["-xSzf", "image.tar.gz", "-C", "unpacked"]);
+    std::fs::OpenOptions::new().write(true).open(sandbox.path("disk.raw")).unwrap().set_len(1 << 30).unwrap();
+    sandbox.tool("cmp", ["disk.raw", "unpacked/disk.raw"]);
+    // The same bytes from one thread and from five, to a file and to a pipe.
+    let one = sandbox.kiln(["convert", "--for", "gcp", "--threads", "1", "disk.raw", "one.tar.gz"]).ok();
+    assert!(one.contains("same disk"), "{one}");
+    sandbox.kiln(["convert", "--for", "gcp", "--threads", "5", "disk.raw", "five.tar.gz"]).ok();
+    sandbox.tool("cmp", ["one.tar.gz", "five.tar.gz"]);
+    let error = sandbox.kiln(["convert", "--json", "--for", "gcp", "disk.raw", "image.zip"]).exits(2).error();
+    assert_eq!(error["code"], "usage.gcp-name");
+}

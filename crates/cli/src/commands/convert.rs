@@ -1,5 +1,7 @@
 //! `kiln convert`: the same disk in another file.
 
+mod gcp;
+
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     read: SourceArgs,
     #[command(flatten)]
     write: OutputArgs,
+    /// Write what this target imports, in place of a format
+    #[arg(long = "for", value_name = "TARGET", conflicts_with_all = ["output_format", "option", "compress", "raw_digest"])]
+    target: Option<TargetFor>,
     /// Read this internal snapshot in place of the current disk
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
@@ -42,6 +47,13 @@ pub(crate) struct Args {
     /// Compute the SHA-256 of the flat disk in the same pass
     #[arg(long)]
     raw_digest: bool,
+}
+
+/// A place that takes disks in a layout of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TargetFor {
+    /// Google Compute Engine: disk.raw, a whole number of GiB, sparse in a .tar.gz
+    Gcp,
 }
 
 fn after_help() -> String {
@@ -57,6 +69,7 @@ Examples:
   kiln convert -O qcow2 -c disk.vhd small.qcow2
   kiln convert -O qcow2 -c -o compression_type=zlib disk.raw old-readers.qcow2
   curl -s https://example.org/disk.qcow2 | kiln convert -O raw - disk.raw
+  kiln convert --for gcp disk.qcow2 image.tar.gz
   kiln convert -O vhd -o subformat=fixed disk.qcow2 - | ssh host 'cat > disk.vhd'
 
 {}",
@@ -88,6 +101,9 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    if let Some(TargetFor::Gcp) = args.target {
+        return gcp::run(args, session);
+    }
     let target = args.write.target(&args.dest)?;
     let to_stdout = is_dash(&args.dest);
     if to_stdout {

@@ -5,6 +5,7 @@
 //! right in silence: a tar archive is the classic file about which two programs disagree.
 
 mod gcp;
+mod gcp_check;
 mod header;
 mod image;
 mod member;
@@ -15,6 +16,7 @@ mod walk;
 mod write;
 
 pub use gcp::{GcpJob, write_gcp};
+pub use gcp_check::read_back_gcp;
 pub use image::FORMAT;
 pub(crate) use image::{HIDDEN, NO_END, check_archive};
 pub(crate) use member::is_plain_path;
