@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::failure::{Failure, Outcome, say};
 use crate::run;
 
-/// Fetch QEMU's sample images into the cache and record what the qcow2, VHD and VHDX ones hold, by qemu-img's
+/// Fetch QEMU's sample images into the cache and record what the qcow2, VHD, VHDX and VMDK ones hold, by qemu-img's
 /// reading, in `fixtures/qemu-samples.json`. Two of them are 127 GiB of mostly zeros: some minutes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -96,6 +96,7 @@ fn driver_of(name: &str) -> Option<&'static str> {
     match Path::new(name).extension()?.to_str()? {
         "vhd" => Some("vpc"),
         "qcow2" => Some("qcow2"),
+        "vmdk" => Some("vmdk"),
         "vhdx" => Some("vhdx"),
         "img" if name == "afl5.img" => Some("vpc"),
         _ => None,

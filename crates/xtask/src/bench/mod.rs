@@ -63,6 +63,8 @@ const INPUTS: &[(&str, &str)] = &[
     ("disk.qcow2.gz", "gzip -6 -c disk.qcow2 > TEMP"),
     ("disk.raw.zst", "zstd -q -3 -c disk.raw > TEMP"),
     ("disk.vdi", "qemu-img convert -f raw -O vdi disk.raw TEMP"),
+    ("disk.vmdk", "qemu-img convert -f raw -O vmdk disk.raw TEMP"),
+    ("stream.vmdk", "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk.raw TEMP"),
     (
         "small8g.qcow2",
         "qemu-img create -q -f qcow2 TEMP 8G; qemu-img convert -n -f raw -O qcow2 disk.raw TEMP",

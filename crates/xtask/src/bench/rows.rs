@@ -1,8 +1,8 @@
 //! The jobs that are measured, as data: what Kiln runs, what its peer runs, and the figure to reach.
 //!
 //! The lines run in the bench directory, where `disk.raw`, `disk.qcow2`, `zlib.qcow2`, `zstd.qcow2`,
-//! `disk.vhd`, `disk.vhdx`, `disk.vdi`, `small8g.qcow2` and `huge64t.qcow2` hold the same disk. `$KILN` is the release binary. A job
-//! writes `out` (and `store`), which are removed before each run and not while the clock runs.
+//! `disk.vhd`, `disk.vhdx`, `disk.vdi`, `disk.vmdk`, `stream.vmdk`, `small8g.qcow2` and `huge64t.qcow2` hold the
+//! same disk. `$KILN` is the release binary. A job writes `out` (and `store`), which are removed before each run and not while the clock runs.
 
 /// What a figure is held against.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,9 @@ const VHD: &[&str] =
 
 const VHDX: &[&str] = &["-O vhdx", "-O vhdx -m 16 -W"];
 const VDI: &[&str] = &["-O vdi", "-O vdi -m 16 -W"];
+const VMDK: &[&str] = &["-O vmdk", "-O vmdk -m 16 -W"];
+const STREAM: &[&str] =
+    &["-O vmdk -o subformat=streamOptimized", "-O vmdk -o subformat=streamOptimized -m 16 -W"];
 
 const CONVERSIONS: &[Conversion] = &[
     Conversion {
@@ -106,6 +109,42 @@ const CONVERSIONS: &[Conversion] = &[
         peer: RAW,
         result_format: "raw",
         ratio: 0.9,
+    },
+    Conversion {
+        job: "raw → VMDK",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O vmdk",
+        peer: VMDK,
+        result_format: "vmdk",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "VMDK → raw",
+        source: "disk.vmdk",
+        source_format: "vmdk",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
+        ratio: 0.9,
+    },
+    Conversion {
+        job: "raw → streamOptimized VMDK",
+        source: "disk.raw",
+        source_format: "raw",
+        ours: "-O vmdk -o subformat=streamOptimized",
+        peer: STREAM,
+        result_format: "vmdk",
+        ratio: 0.25,
+    },
+    Conversion {
+        job: "streamOptimized VMDK → raw",
+        source: "stream.vmdk",
+        source_format: "vmdk",
+        ours: "-O raw",
+        peer: RAW,
+        result_format: "raw",
+        ratio: 0.5,
     },
     Conversion {
         job: "qcow2 zlib → raw",
@@ -250,6 +289,8 @@ pub(super) fn all() -> Vec<Row> {
         "disk.vhd",
         "disk.vhdx",
         "disk.vdi",
+        "disk.vmdk",
+        "stream.vmdk",
         "huge64t.qcow2",
     ] {
         rows.push(Row {
