@@ -60,7 +60,7 @@ fn after_help() -> String {
     format!(
         "\
 The output appears under its name whole or not at all: it is written without a name, synced, read
-back, and its content digest compared with what was read. --no-sync and --no-verify leave those
+back, and compared block by block with what was read. --no-sync and --no-verify leave those
 steps out. A file that is there stays, unless --force. Nothing that SRC names is opened, unless
 --allow-backing. The format of DST is the one of -O, else of its ending; there is no default.
 
