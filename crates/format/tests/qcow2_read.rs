@@ -146,10 +146,10 @@ fn the_format_of_a_backing_file_is_said_or_the_image_is_refused() {
     let mut spec = Spec::new(12, vec![Cell::Hole]);
     for (declared, given, code) in [
         (None, None, Some("reference.format-missing")),
-        (Some("vmdk"), None, Some("reference.format-unknown")),
+        (Some("zip"), None, Some("reference.format-unknown")),
         (Some("raw"), None, None),
         (None, Some("raw"), None),
-        (Some("vmdk"), Some("raw"), None),
+        (Some("zip"), Some("raw"), None),
     ] {
         spec.backing = Some(("base".to_owned(), declared.map(str::to_owned)));
         let context = allow("base", vec![0; 4096], given);
