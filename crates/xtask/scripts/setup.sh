@@ -8,7 +8,8 @@ here="$(cd "$(dirname "$0")" && pwd)"
 # qemu-utils and qemu-system-x86 of different versions exclude each other: always both in one command.
 qemu=(qemu-utils qemu-system-x86)
 tools=(fsverity e2fsprogs gdisk dosfstools mtools mmdebstrap debian-archive-keyring grub-pc-bin
-    grub-efi-amd64-bin grub-common strace ovmf jq busybox-static xz-utils bzip2 zstd lz4 libarchive-tools perl)
+    grub-efi-amd64-bin grub-common strace ovmf jq busybox-static xz-utils bzip2 zstd lz4 libarchive-tools perl
+    libvmdk-utils python3-libvmdk)
 
 installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 
