@@ -36,9 +36,10 @@ pub trait ByteSink: Send + Sync {
     fn order(&self) -> WriteOrder;
 }
 
-/// The longest write. The page cache takes a longer one in larger folios, for which the kernel wants memory in one
-/// piece: in a virtual machine that is what was given back to the host, and fetching it takes three times as long as
-/// the copy. Measured from 16 KiB to 4 MiB, after a pause and without one.
+/// The longest write. Measured from 16 KiB to 4 MiB on ext4 in a virtual machine: after a pause of four seconds, 1 GiB
+/// took 1.2 s in writes of 1 MiB and 0.4 s in these; without a pause they were no slower. The time went into the
+/// copy to the page cache. It is likely, and not proved, that longer writes get larger folios, from memory that the
+/// host has taken back meanwhile.
 const WRITE_LEN: usize = 256 << 10;
 
 /// An open file as a sink; writes go to their place directly.
@@ -77,8 +78,8 @@ impl FileSink {
         Self { file, label: label.into(), write_out: None }
     }
 
-    /// Lets the device work from the first megabytes on. For a file that will be synced: the sync then has little
-    /// left to wait for.
+    /// Lets the device work from the first megabytes on. For a file that will be synced: with 1 GiB of data the
+    /// conversion to qcow2 took 0.72 s in place of 0.90 s, and to raw 0.63 s in place of 0.76 s (medians of 7).
     #[must_use]
     pub fn with_early_write_out(self) -> Self {
         Self { write_out: Some(WriteOut::default()), ..self }

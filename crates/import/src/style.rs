@@ -11,7 +11,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerStyle {
-    /// As it is: fastest to write, to boot from and to export.
+    /// As it is: fastest to write and to export.
     Plain,
     /// Each 64 KiB cluster by zstd: about a third of the space.
     Zstd,

@@ -1,7 +1,7 @@
 //! A quick check that what was written is what was read: XXH3, 128 bits, over 64 KiB blocks.
 //!
 //! It finds what memory, a file system or a device did to the bytes within one run of the program. It is no
-//! identity and is stored nowhere: for that there is the content digest, which costs five times as much.
+//! identity and is stored nowhere: for that there is the content digest, which costs far more.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Reading an archive back with readers that did not write it: the `tar` crate and flate2's gzip.
+//! Reading an archive back with the `tar` crate, which had no part in writing it, behind flate2's gzip reader, whose
+//! other half did.
 
 use std::io::Read;
 

@@ -45,7 +45,7 @@ pub struct FilePlan<'a> {
 /// What an output's disk is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Likeness {
-    /// The fingerprint of the source, taken while it was written: a fifth of the cost of the other.
+    /// The fingerprint of the source, taken while it was written: much cheaper than the other.
     Fingerprint(Fingerprint),
     /// A content digest that is known from another time.
     Content(ContentDigest),
