@@ -61,7 +61,7 @@ const INPUTS: &[(&str, &str)] = &[
     ("disk.vhdx", "qemu-img convert -f raw -O vhdx disk.raw TEMP"),
     ("disk.raw.xz", "xz -3 -T2 -c disk.raw > TEMP"),
     ("disk.qcow2.gz", "gzip -6 -c disk.qcow2 > TEMP"),
-    ("disk.raw.zst", "zstd -q -3 -c disk.raw > TEMP"),
+    ("disk.raw.zst", "zstd -q -f -3 -c disk.raw > TEMP"),
     ("disk.vdi", "qemu-img convert -f raw -O vdi disk.raw TEMP"),
     ("disk.vmdk", "qemu-img convert -f raw -O vmdk disk.raw TEMP"),
     ("stream.vmdk", "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk.raw TEMP"),
