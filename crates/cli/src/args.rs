@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, ls, map, rm, show, store, verify,
+    check, completion, convert, export, import, inspect, ls, map, rm, show, store, targets, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -43,5 +43,6 @@ pub(crate) enum Command {
     Rm(rm::Args),
     Export(export::Args),
     Store(store::Args),
+    Targets(targets::Args),
     Completion(completion::Args),
 }

@@ -50,6 +50,9 @@ pub(crate) enum CliError {
     /// From import and export.
     #[error("refused: {0}")]
     Import(Refusal),
+    /// From the table of targets.
+    #[error("{0}")]
+    Targets(kiln_target::Error),
     /// The answer could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -163,6 +166,7 @@ impl CliError {
             Self::Disk { error, .. } => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Import(refusal) => refusal.code(),
+            Self::Targets(error) => error.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -175,6 +179,7 @@ impl CliError {
             Self::Disk { error, .. } => exit_of_disk(error),
             Self::Catalog(error) => exit_of_catalog(error),
             Self::Import(refusal) => exit_of_import(refusal),
+            Self::Targets(_) => exit::USAGE,
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
@@ -185,6 +190,7 @@ impl CliError {
             Self::Disk { error, .. } => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
             Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
+            Self::Targets(error) => Some(error.hint()),
             Self::Output { .. } => None,
             Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
@@ -209,6 +215,7 @@ impl CliError {
         let mut next = match self {
             Self::Disk { error, .. } => error.source(),
             Self::Catalog(error) => error.source(),
+            Self::Targets(error) => error.source(),
             other => other.source(),
         };
         while let Some(cause) = next {
@@ -282,6 +289,8 @@ fn exit_of_disk(error: &DiskError) -> u8 {
 fn exit_of_import(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NoName { .. } => exit::USAGE,
+        Refusal::Target(refusal) if refusal.is_usage() => exit::USAGE,
+        Refusal::Target(refusal) if refusal.is_judgement() => exit::NO,
         Refusal::ChecksumDiffers { .. }
         | Refusal::Findings { .. }
         | Refusal::TooLarge { .. }

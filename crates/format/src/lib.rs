@@ -25,6 +25,7 @@ mod image;
 mod nested;
 mod options;
 mod pages;
+pub mod partitions;
 mod pieces;
 mod resolver;
 mod siblings;

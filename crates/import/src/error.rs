@@ -3,6 +3,8 @@
 use kiln_catalog::Family;
 use kiln_disk::digest::{Algorithm, ContentDigest, Digest};
 
+use crate::target::TargetRefusal;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -117,6 +119,9 @@ pub enum Refusal {
         /// How many.
         layers: usize,
     },
+    /// A target does not take it.
+    #[error("{0}")]
+    Target(TargetRefusal),
     /// A format of a layer that this version does not know.
     #[error("the layer is of the format {format:?}, which this version does not know")]
     LayerFormat {
@@ -180,6 +185,7 @@ impl Refusal {
             Self::CopyDiffers { .. } => "output.differs",
             Self::LayerCount { .. } => "store.layers",
             Self::LayerFormat { .. } => "store.layer.format",
+            Self::Target(refusal) => refusal.code(),
         }
     }
 
@@ -202,6 +208,7 @@ impl Refusal {
             Self::ImageDamaged { .. } => "kiln verify IMAGE names the damaged blocks",
             Self::CopyDiffers { .. } => "kiln verify IMAGE tells whether the store or the copy is damaged",
             Self::LayerCount { .. } | Self::LayerFormat { .. } => "use a newer kiln",
+            Self::Target(refusal) => refusal.hint(),
         })
     }
 }
@@ -209,5 +216,11 @@ impl Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<TargetRefusal> for Error {
+    fn from(refusal: TargetRefusal) -> Self {
+        Self::Refused(Refusal::Target(refusal))
     }
 }

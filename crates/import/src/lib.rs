@@ -12,6 +12,7 @@ mod open;
 mod plan;
 mod run;
 mod style;
+mod target;
 
 pub use checksum::{Entry, Expect, Expected, base_name, expected, lookup, parse as parse_checksums};
 pub use error::{Error, Refusal, Result};
@@ -23,6 +24,10 @@ pub use plan::{
 };
 pub use run::{Outcome, Timings};
 pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};
+pub use target::{
+    GUEST_CHECKS, GptMove, GuestCheck, Machine, PlannedSide, TargetOutcome, TargetPlan, TargetRefusal,
+    TargetRequest, TargetWrite, Warning, export_target, machine_name, plan_target,
+};
 
 #[cfg(test)]
 mod tests;

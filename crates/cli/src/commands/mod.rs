@@ -11,6 +11,7 @@ pub(crate) mod map;
 pub(crate) mod rm;
 pub(crate) mod show;
 pub(crate) mod store;
+pub(crate) mod targets;
 pub(crate) mod verify;
 
 use crate::args::Command;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Show(args) => show::run(&args, session),
         Command::Rm(args) => rm::run(&args, session),
         Command::Store(args) => store::run(&args, session),
+        Command::Targets(args) => targets::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),
         Command::Verify(args) => verify::run(&args, session),
         Command::Check(args) => check::run(&args, session),
