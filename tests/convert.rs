@@ -265,5 +265,5 @@ fn archive_for_gcp_is_one_sparse_member_with_the_same_disk_for_gnu_tar() {
     sandbox.kiln(["convert", "--for", "gcp", "--threads", "5", "disk.raw", "five.tar.gz"]).ok();
     sandbox.tool("cmp", ["one.tar.gz", "five.tar.gz"]);
     let error = sandbox.kiln(["convert", "--json", "--for", "gcp", "disk.raw", "image.zip"]).exits(2).error();
-    assert_eq!(error["code"], "usage.gcp-name");
+    assert_eq!(error["code"], "target.name");
 }

@@ -1,6 +1,6 @@
 //! `kiln targets`: the places that images can be written for.
 
-use kiln_target::{Firmware, Pack, Severity, SizeRule, Target};
+use kiln_target::{Firmware, Output, Pack, Severity, SizeRule, Target};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
@@ -89,7 +89,7 @@ fn list(rows: &[Target], out: &mut Printer) {
     ]);
     for row in rows {
         let mut outputs = row.outputs.iter();
-        let first = outputs.next().map_or_else(String::new, described);
+        let first = outputs.next().map_or_else(String::new, in_short);
         let rest: Vec<&str> = outputs.map(|output| output.format.as_str()).collect();
         table.row([row.id.clone(), first, rest.join(" "), sizes(row), row.name.clone()]);
     }
@@ -98,15 +98,24 @@ fn list(rows: &[Target], out: &mut Printer) {
     }
 }
 
-/// A container with what makes it the target's.
-fn described(output: &kiln_target::Output) -> String {
+/// A container, with the one word that says most about it.
+fn in_short(output: &Output) -> String {
+    let word = ["subformat", "manifest"].iter().find_map(|name| output.options.get(*name));
+    packed(output) + &word.map_or_else(String::new, |word| format!(" {word}"))
+}
+
+/// A container with all options that make it the target's.
+fn in_full(output: &Output) -> String {
+    let options = output.options.iter().map(|(name, value)| format!(" {name}={value}"));
+    packed(output) + &options.collect::<String>()
+}
+
+fn packed(output: &Output) -> String {
     let packed = match output.pack {
         Pack::None => "",
         Pack::OldgnuTarGz => " in tar.gz",
     };
-    let options: Vec<String> = output.options.values().cloned().collect();
-    let words = [vec![format!("{}{packed}", output.format)], options].concat();
-    words.join(" ")
+    format!("{}{packed}", output.format)
 }
 
 fn sizes(row: &Target) -> String {
@@ -125,7 +134,7 @@ fn show(row: &Target, out: &mut Printer) {
         out.data_field("also called", row.aliases.join(", "));
     }
     for output in &row.outputs {
-        let mut text = format!("{} as *{}", described(output), output.endings.join(" *"));
+        let mut text = format!("{} as *{}", in_full(output), output.endings.join(" *"));
         if output.ending_matters {
             text += ", named so";
         }

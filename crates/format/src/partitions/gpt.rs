@@ -40,8 +40,11 @@ pub enum GptProblem {
         /// As it is.
         computed: u32,
     },
+    /// FirstUsableLBA.
+    #[error("FirstUsableLBA is {0}, which is not on the disk")]
+    FirstUsable(u64),
     /// An entry.
-    #[error("partition {number} goes from sector {first} to {last}")]
+    #[error("partition {number} goes from sector {first} to {last}, which is not on the disk")]
     Entry {
         /// Counted from 1.
         number: u64,
@@ -62,6 +65,7 @@ impl Problem for GptProblem {
             Self::EntryCount(_) => "gpt.entry-count",
             Self::EntryLba(_) => "gpt.entry-lba",
             Self::EntriesCrc { .. } => "gpt.entries-crc",
+            Self::FirstUsable(_) => "gpt.first-usable",
             Self::Entry { .. } => "gpt.entry",
         }
     }
@@ -147,14 +151,19 @@ impl Gpt {
         if stored != computed {
             return Err(wrong(88, GptProblem::EntriesCrc { stored, computed }));
         }
+        let sectors = disk.disk_len().checked_div(sector).unwrap_or(0);
         let mut partitions_end = long(40);
+        if partitions_end > sectors {
+            return Err(wrong(40, GptProblem::FirstUsable(partitions_end)));
+        }
         for (number, entry) in (1_u64..).zip(entries.chunks_exact(in_memory(size.into()))) {
             let fields = (bytes::<16>(entry, 0), le64(entry, 32), le64(entry, 40));
             let (Some(kind), Some(first), Some(last)) = fields else { continue };
             if kind == [0; 16] {
                 continue;
             }
-            if first > last || last == u64::MAX {
+            // A disk that lacks a part of a partition is not one to be made longer.
+            if first > last || last >= sectors {
                 return Err(wrong(72, GptProblem::Entry { number, first, last }));
             }
             partitions_end = partitions_end.max(last.saturating_add(1));
