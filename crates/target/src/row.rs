@@ -66,6 +66,9 @@ pub struct Output {
     /// Options that are needed when the user asks for compression.
     #[serde(default)]
     pub when_compressed: BTreeMap<String, String>,
+    /// How machines start from this container, where not in all of the target's ways.
+    #[serde(default)]
+    pub firmware: Vec<Firmware>,
     /// What the container is packed into.
     #[serde(default)]
     pub pack: Pack,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kiln_disk::{Disk, GuestOffset, MemorySource};
-use kiln_format::partitions::{Gpt, Layout};
+use kiln_format::layout::{Gpt, Layout};
 use kiln_format::{Choice, OpenContext, open};
 
 /// Looks at the bytes as a disk and moves its table, when it has a whole one. Answers whether it had.

@@ -1,6 +1,6 @@
 //! What a target thinks of the partition table.
 
-use kiln_format::partitions::{Layout, Scheme};
+use kiln_format::layout::{Layout, Scheme};
 use kiln_target::{Severity, Target};
 
 use super::plan::{Warning, rule_of};

@@ -7,7 +7,7 @@ use std::path::Path;
 use kiln_catalog::ApplianceRecord;
 use kiln_disk::digest::{HashJob, hash_disk};
 use kiln_disk::{Disk, Findings, Observer, extents};
-use kiln_format::partitions::{Gpt, Layout};
+use kiln_format::layout::{Gpt, Layout};
 use kiln_format::{Format, Image, Options};
 use kiln_target::{Firmware, Pack, Severity, SizeRule, Target};
 use serde::Serialize;
@@ -162,7 +162,7 @@ pub fn plan_target(
     let chosen = choose::output(request)?;
     let layout = Layout::read(disk)?;
     let mut warnings = Vec::new();
-    let firmware = firmware(request, &layout)?;
+    let firmware = firmware(request, &chosen, &layout)?;
     let options = choose::options(request, &chosen, firmware)?;
     guest::judge(target, &layout, &mut warnings)?;
     let (written, table) = padded(disk, target)?;
@@ -200,14 +200,15 @@ pub fn plan_target(
 
 /// How machines will start: as the machine did that the disk is from, else in a way that its table shows and the
 /// target does. None for a disk that shows no way: it may hold data only.
-fn firmware(request: &TargetRequest<'_>, layout: &Layout) -> Result<Option<Firmware>> {
+fn firmware(request: &TargetRequest<'_>, chosen: &Chosen<'_>, layout: &Layout) -> Result<Option<Firmware>> {
     let rule = &request.target.firmware;
-    let shown = match (layout.has_boot_code, layout.has_esp) {
-        (true, true) if rule.accepts.contains(&rule.prefers) => Some(rule.prefers),
-        (true, _) => Some(Firmware::Bios),
-        (false, true) => Some(Firmware::Uefi),
-        (false, false) => None,
-    };
+    let own = &chosen.output.firmware;
+    let accepts = if own.is_empty() { &rule.accepts } else { own };
+    let ways = [(Firmware::Bios, layout.has_boot_code), (Firmware::Uefi, layout.has_esp)];
+    let shown: Vec<Firmware> =
+        ways.into_iter().filter(|(_, is_shown)| *is_shown).map(|(way, _)| way).collect();
+    let mut both: Vec<Firmware> = shown.iter().copied().filter(|way| accepts.contains(way)).collect();
+    both.sort_by_key(|way| *way != rule.prefers);
     let given =
         request.options.iter().find(|(name, _)| name == "firmware").and_then(|(_, value)| {
             match value.as_str() {
@@ -216,9 +217,9 @@ fn firmware(request: &TargetRequest<'_>, layout: &Layout) -> Result<Option<Firmw
                 _ => None,
             }
         });
-    let found = given.or(request.machine.firmware).or(shown);
+    let found = given.or(request.machine.firmware).or(both.first().copied()).or(shown.first().copied());
     match found {
-        Some(found) if !rule.accepts.contains(&found) => Err(TargetRefusal::Firmware {
+        Some(found) if !accepts.contains(&found) => Err(TargetRefusal::Firmware {
             target: request.target.id.clone(),
             firmware: found.word(),
             rule: rule_of(&rule.source, &rule.date),

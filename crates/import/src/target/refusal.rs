@@ -95,7 +95,7 @@ pub enum TargetRefusal {
         rule: String,
     },
     /// The disk starts in a way that the target has not.
-    #[error("the disk starts by {firmware} only, which {target} does not do ({rule})")]
+    #[error("the disk starts by {firmware} only, which {target} does not do from this format ({rule})")]
     Firmware {
         /// The target.
         target: String,
@@ -152,7 +152,7 @@ impl TargetRefusal {
 
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::Name { .. } => "name the file so, or choose a format with -O",
+            Self::Name { .. } => "the ending chooses the format; name the file so",
             Self::Format { .. } => "leave -O out for the format that it likes best",
             Self::Option { .. } => "leave the option out",
             Self::DiskSize { .. } => {
@@ -165,7 +165,9 @@ impl TargetRefusal {
             Self::Guest { .. } => {
                 "kiln targets show NAME tells the rule; a targets file may set its severity to warn or off"
             }
-            Self::Firmware { .. } => "install a boot loader for the target's firmware in the guest",
+            Self::Firmware { .. } => {
+                "choose another format of the target, or install a boot loader for its firmware in the guest"
+            }
             Self::Row { .. } => "put the row right in the targets file",
             Self::SideExists { .. } => "choose another directory, or add --force to replace it",
         }

@@ -122,6 +122,14 @@ fn a_target_without_the_disks_firmware_refuses_it() {
     let error = plan_target(source.as_ref(), &request, &Silent).unwrap_err();
     assert_eq!(error.code(), "target.firmware");
     assert!(error.to_string().contains("uefi only") && error.to_string().contains("(us)"), "{error}");
+    // A container may be narrower than its target.
+    let (target, vhd, vhdx) = (row("hyper-v"), bench.path("x.vhd"), bench.path("x.vhdx"));
+    for (dest, code) in [(&vhd, Some("target.firmware")), (&vhdx, None)] {
+        let mut request = super::target::request(&target, dest);
+        request.machine.firmware = Some(Firmware::Uefi);
+        let planned = plan_target(source.as_ref(), &request, &Silent);
+        assert_eq!(planned.err().map(|error| error.code()), code);
+    }
 }
 
 #[test]
