@@ -17,6 +17,8 @@ mod interrupted;
 mod map;
 mod ova;
 mod real_disk;
+mod received;
 mod references;
+mod signed;
 mod verify;
 mod wrapped;
