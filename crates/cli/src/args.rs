@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, ls, map, rm, show, store, targets, verify,
+    check, completion, convert, export, import, inspect, key, ls, map, rm, show, sign, store, targets, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Show(show::Args),
     Rm(rm::Args),
     Export(export::Args),
+    Key(key::Args),
+    Sign(sign::Args),
     Store(store::Args),
     Targets(targets::Args),
     Completion(completion::Args),

@@ -53,6 +53,9 @@ pub(crate) enum CliError {
     /// From the table of targets.
     #[error("{0}")]
     Targets(kiln_target::Error),
+    /// From a server, or about a signature.
+    #[error("{0}")]
+    Source(kiln_import::Error),
     /// The answer could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -126,6 +129,7 @@ impl From<kiln_import::Error> for CliError {
             kiln_import::Error::Disk(error) => error.into(),
             kiln_import::Error::Catalog(error) => error.into(),
             kiln_import::Error::Refused(refusal) => Self::Import(refusal),
+            error @ (kiln_import::Error::Fetch(_) | kiln_import::Error::Signature(_)) => Self::Source(error),
             other => Self::CannotDo {
                 code: other.code(),
                 path: None,
@@ -167,6 +171,7 @@ impl CliError {
             Self::Catalog(error) => error.code(),
             Self::Import(refusal) => refusal.code(),
             Self::Targets(error) => error.code(),
+            Self::Source(error) => error.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -180,6 +185,7 @@ impl CliError {
             Self::Catalog(error) => exit_of_catalog(error),
             Self::Import(refusal) => exit_of_import(refusal),
             Self::Targets(_) => exit::USAGE,
+            Self::Source(error) => exit_of_source(error),
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
@@ -191,6 +197,7 @@ impl CliError {
             Self::Catalog(error) => error.hint(),
             Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
             Self::Targets(error) => Some(error.hint()),
+            Self::Source(error) => error.hint(),
             Self::Output { .. } => None,
             Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
@@ -216,6 +223,8 @@ impl CliError {
             Self::Disk { error, .. } => error.source(),
             Self::Catalog(error) => error.source(),
             Self::Targets(error) => error.source(),
+            // The message has it all.
+            Self::Source(_) => None,
             other => other.source(),
         };
         while let Some(cause) = next {
@@ -300,12 +309,23 @@ fn exit_of_import(refusal: &Refusal) -> u8 {
     }
 }
 
+/// A server that sends us somewhere else or a signature that is not good is a "no"; words that are no URL are the
+/// user's, and everything else is the network's.
+fn exit_of_source(error: &kiln_import::Error) -> u8 {
+    match error.code() {
+        "fetch.url" | "fetch.unproved" | "fetch.plain" => exit::USAGE,
+        _ if error.family() == Family::Refused => exit::NO,
+        _ => exit::CANNOT,
+    }
+}
+
 /// The store's errors: a damaged file of the store is a "no"; a name or a place that does not serve is not.
 fn exit_of_catalog(error: &kiln_catalog::Error) -> u8 {
     match error.family() {
         Family::Cancelled => exit::INTERRUPTED,
         Family::Malformed => exit::NO,
         Family::Refused if error.code().starts_with("name.") => exit::USAGE,
+        Family::Refused if matches!(error.code(), "key.name" | "key.text") => exit::USAGE,
         Family::Io | Family::Unsupported | Family::Refused => exit::CANNOT,
     }
 }

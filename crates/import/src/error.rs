@@ -3,6 +3,8 @@
 use kiln_catalog::Family;
 use kiln_disk::digest::{Algorithm, ContentDigest, Digest};
 
+use crate::fetch::FetchError;
+use crate::signature::SignatureError;
 use crate::target::TargetRefusal;
 
 /// Shorthand for results of this crate.
@@ -21,6 +23,12 @@ pub enum Error {
     /// A rule of import or export said no.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// A server, or the way to it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A signature that proves nothing.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
 }
 
 /// One way in which a rule says no.
@@ -138,6 +146,8 @@ impl Error {
             Self::Disk(error) => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Refused(refusal) => refusal.code(),
+            Self::Fetch(error) => error.code(),
+            Self::Signature(error) => error.code(),
         }
     }
 
@@ -148,6 +158,8 @@ impl Error {
             Self::Disk(error) => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint().map(str::to_owned),
+            Self::Fetch(error) => Some(error.hint().to_owned()),
+            Self::Signature(error) => Some(error.hint().to_owned()),
         }
     }
 
@@ -164,6 +176,8 @@ impl Error {
             Self::Refused(Refusal::ImageDamaged { .. } | Refusal::CopyDiffers { .. }) => Family::Malformed,
             Self::Refused(Refusal::LayerCount { .. } | Refusal::LayerFormat { .. }) => Family::Unsupported,
             Self::Refused(_) => Family::Refused,
+            Self::Fetch(error) => error.family(),
+            Self::Signature(error) => error.family(),
         }
     }
 }

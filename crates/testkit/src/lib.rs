@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod fixtures;
+pub mod http;
 pub mod laws;
 mod model;
 pub mod oracle;

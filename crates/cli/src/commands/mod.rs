@@ -6,10 +6,12 @@ pub(crate) mod convert;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod rm;
 pub(crate) mod show;
+pub(crate) mod sign;
 pub(crate) mod store;
 pub(crate) mod targets;
 pub(crate) mod verify;
@@ -26,6 +28,8 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Ls(args) => ls::run(&args, session),
         Command::Show(args) => show::run(&args, session),
         Command::Rm(args) => rm::run(&args, session),
+        Command::Key(args) => key::run(&args, session),
+        Command::Sign(args) => sign::run(&args, session),
         Command::Store(args) => store::run(&args, session),
         Command::Targets(args) => targets::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),

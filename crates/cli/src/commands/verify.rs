@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// Write the list of 64 KiB block digests to this new file
     #[arg(long, value_name = "FILE")]
     save_leaves: Option<PathBuf>,
+    /// Require that the image is signed by a trusted key (kiln key, kiln sign)
+    #[arg(long)]
+    require_signature: bool,
     /// Use this many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -80,6 +83,13 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     };
     let report = match Subject::resolve(&args.subject, session)? {
         Subject::Image(image) => image::verify(args, &image, &expected, other.as_ref(), session)?,
+        Subject::File(_) if args.require_signature => {
+            return Err(CliError::usage(
+                "usage.not-for-files",
+                "--require-signature is about an image of the store, and this is a file",
+                "import it with --sign KEY, or verify the vendor's signature: kiln import --signature",
+            ));
+        }
         file @ Subject::File(_) => {
             let (mut input, _) = file.open(&args.source, session)?;
             verify_file(args, &mut input, &expected, other.as_ref(), &session.reporter)?
@@ -169,6 +179,8 @@ fn verify_file(
         verdicts,
         damaged,
         against,
+        signatures: Vec::new(),
+        require_signature: false,
     })
 }
 

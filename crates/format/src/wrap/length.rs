@@ -10,6 +10,25 @@ use super::zst;
 use crate::completeness::mbr_partitions;
 use crate::wire::{bytes, le32, le64};
 
+/// What can be said of a file of which only the beginning has come: `outer` is its first bytes, `head` those of its
+/// content, `ends` a way to read its last bytes, if there is one. A single zstd frame is assumed; where a partition
+/// table says that the disk goes on, nothing is.
+pub(super) fn early(
+    wrapper: &str,
+    outer: &[u8],
+    head: &[u8],
+    ends: Option<&dyn ByteSource>,
+) -> Result<Option<u64>> {
+    let claim = match (wrapper, ends) {
+        ("gzip", Some(ends)) => gzip(ends, head)?,
+        ("xz", Some(ends)) => xz(ends)?,
+        ("zstd", _) => zstd_header(outer).map(|(_, content, _)| content),
+        ("lz4", _) => content_size(outer),
+        _ => None,
+    };
+    Ok(claim.filter(|claim| disk_end(head).is_none_or(|end| end <= *claim)))
+}
+
 /// The sum of all streams' indexes ("The .xz File Format" 2.1.2, 4), from the last to the first.
 pub(super) fn xz(source: &dyn ByteSource) -> Result<Option<u64>> {
     /// An index of more than a million blocks.

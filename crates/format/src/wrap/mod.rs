@@ -22,9 +22,10 @@ mod zst;
 
 use kiln_disk::{ByteSource, Result};
 
-pub use chain::Wrapped;
+pub use chain::{Arriving, Wrapped};
 pub use disk::{Ending, StreamDisk};
 pub use input::ByteStream;
+pub(crate) use input::Input;
 pub use problem::WrapProblem;
 pub use spool::{Place, Unwrapped, unwrap};
 

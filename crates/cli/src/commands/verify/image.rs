@@ -4,6 +4,7 @@ use kiln_disk::Limits;
 use kiln_disk::digest::{HashJob, hash_disk};
 use kiln_format::Tolerance;
 
+use super::super::key;
 use super::expect::{Expected, Verdict};
 use super::report::Report;
 use super::{Args, Other, compare};
@@ -61,6 +62,14 @@ pub(super) fn verify(
         verdicts,
         damaged: found.damaged,
         against,
+        // Damage of their file is a finding already.
+        signatures: match key::signatures(&stored.store, manifest) {
+            Err(error) if matches!(error.code(), "store.signatures.damaged" | "store.signatures.version") => {
+                Vec::new()
+            }
+            other => other?,
+        },
+        require_signature: args.require_signature,
     })
 }
 

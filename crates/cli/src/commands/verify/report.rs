@@ -5,6 +5,7 @@ use kiln_disk::GuestRange;
 use kiln_disk::digest::{ContentDigest, Digest};
 use serde::Serialize;
 
+use super::super::key::SignatureLine;
 use super::expect::Verdict;
 use crate::error::Result;
 use crate::judge::Judgement;
@@ -31,6 +32,9 @@ pub(super) struct Report {
     /// Blocks that differ from a list of block digests.
     pub(super) damaged: Vec<GuestRange>,
     pub(super) against: Option<Against>,
+    pub(super) signatures: Vec<SignatureLine>,
+    /// Whether one of them must be by a trusted key.
+    pub(super) require_signature: bool,
 }
 
 /// The comparison with another disk.
@@ -61,6 +65,8 @@ struct Record<'a> {
     findings: &'a [FindingRecord],
     damaged: Vec<RangeRecord>,
     against: Option<AgainstRecord<'a>>,
+    /// Signatures of the image's record.
+    signatures: &'a [SignatureLine],
 }
 
 #[derive(Serialize)]
@@ -90,6 +96,12 @@ impl Report {
             && self.damaged.is_empty()
             && self.verdicts.iter().all(Verdict::matches)
             && self.against.as_ref().is_none_or(|against| against.same)
+            && !self.lacks_signature()
+    }
+
+    /// Whether a signature is required and there is none by a trusted key.
+    fn lacks_signature(&self) -> bool {
+        self.require_signature && !self.signatures.iter().any(|signature| signature.trusted)
     }
 
     pub(super) fn print(&self, out: &mut Printer) -> Result<()> {
@@ -124,6 +136,12 @@ impl Report {
                 );
             }
         }
+        for signature in &self.signatures {
+            out.field("signed by", signature.words());
+        }
+        if self.signatures.is_empty() && self.require_signature {
+            out.field("signed by", "nobody");
+        }
         for line in self.judgement.lines() {
             out.line(&line);
         }
@@ -154,6 +172,7 @@ impl Report {
             (true, _) if self.against.is_some() => "intact, and the same disk",
             (true, _) if self.verdicts.is_empty() => "intact: the structure is sound",
             (true, _) => "intact: the structure is sound and the digests match",
+            (false, Some(_)) if self.lacks_signature() => "NOT signed by a trusted key",
             (false, None) => "NOT intact: see the findings above",
             (false, Some(_)) if !self.damaged.is_empty() => "NOT intact: the blocks above differ",
             (false, Some(_)) if differs => "NOT the same disk",
@@ -196,6 +215,7 @@ impl Report {
                 same: against.same,
                 differing: against.differing.iter().map(|range| (*range).into()).collect(),
             }),
+            signatures: &self.signatures,
         }
     }
 }
