@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, ls, map, rm, show, store, verify,
+    check, completion, convert, diff, export, import, inspect, ls, map, measure, rm, show, store, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Check(check::Args),
     Convert(convert::Args),
     Map(map::Args),
+    Diff(diff::Args),
+    Measure(measure::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Show(show::Args),

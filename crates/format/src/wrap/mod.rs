@@ -15,6 +15,7 @@ mod gzip;
 mod input;
 mod length;
 mod lz4;
+mod peek;
 mod problem;
 mod spool;
 mod xz;
@@ -25,6 +26,7 @@ use kiln_disk::{ByteSource, Result};
 pub use chain::Wrapped;
 pub use disk::{Ending, StreamDisk};
 pub use input::ByteStream;
+pub use peek::{Peeked, peek};
 pub use problem::WrapProblem;
 pub use spool::{Place, Unwrapped, unwrap};
 
