@@ -34,8 +34,9 @@ pub struct MapEntry {
 enum Driver {
     /// A hole is not in the file: qcow2, VMDK.
     Absent,
-    /// A hole is in the file and is zeros: VDI, dynamic VHD.
-    Zeros,
+    /// A hole is in the file and is zeros, and a block of this many bytes is data from end to end, whatever holes
+    /// the file has in it: VDI, dynamic VHD.
+    Blocks(u64),
     /// A hole has its place in the file: raw.
     Placed,
     /// As raw, and QEMU also calls it data: fixed VHD.
@@ -50,6 +51,7 @@ enum Driver {
 #[derive(Debug)]
 pub struct Map {
     driver: Driver,
+    disk_len: u64,
     pending: Option<MapEntry>,
 }
 
@@ -61,16 +63,16 @@ impl Map {
         let driver = match (facts.format, facts.variant.as_str()) {
             ("vhdx", _) => Driver::Mute,
             ("vhd", variant) if variant.contains("fixed") => Driver::PlacedData,
-            ("vhd" | "vdi", _) => Driver::Zeros,
+            ("vhd" | "vdi", _) => Driver::Blocks(facts.unit_bytes.unwrap_or(1).max(1)),
             ("raw", _) => Driver::Placed,
             _ => Driver::Absent,
         };
-        Self { driver, pending: None }
+        Self { driver, disk_len: image.disk_len(), pending: None }
     }
 
     /// Takes the next extent; answers the entry that it ends, if it ends one.
     pub fn push(&mut self, extent: &Extent) -> Option<MapEntry> {
-        let entry = self.entry(extent);
+        let entry = self.whole_block(self.entry(extent))?;
         match &mut self.pending {
             Some(before) if continues(before, &entry) => {
                 before.length = before.length.saturating_add(entry.length);
@@ -78,6 +80,32 @@ impl Map {
             }
             _ => self.pending.replace(entry),
         }
+    }
+
+    /// Data as the whole block that it is in; `None` where that was said before.
+    fn whole_block(&mut self, entry: MapEntry) -> Option<MapEntry> {
+        let Driver::Blocks(unit) = self.driver else { return Some(entry) };
+        let end = entry.start.saturating_add(entry.length);
+        let said = self.pending.map_or(0, |before| before.start.saturating_add(before.length));
+        if !entry.data {
+            let length = end.checked_sub(said.max(entry.start)).filter(|length| *length > 0)?;
+            return Some(MapEntry { start: said.max(entry.start), length, ..entry });
+        }
+        let block = entry.start.saturating_sub(entry.start.checked_rem(unit).unwrap_or(0));
+        let block_end = end.checked_next_multiple_of(unit).unwrap_or(end).min(self.disk_len);
+        // Zeros before it in the same block were no entry of their own.
+        let before = self.pending.filter(|before| !before.data && before.start < block);
+        let start = match self.pending {
+            Some(MapEntry { data: true, .. }) => block.max(said),
+            _ => block,
+        };
+        if self.pending.is_some_and(|before| !before.data) {
+            self.pending =
+                before.map(|before| MapEntry { length: block.saturating_sub(before.start), ..before });
+        }
+        let length = block_end.checked_sub(start).filter(|length| *length > 0)?;
+        let offset = entry.offset.map(|at| at.saturating_sub(entry.start.saturating_sub(start)));
+        Some(MapEntry { start, length, offset, ..entry })
     }
 
     /// The last entry.
@@ -110,7 +138,7 @@ impl Map {
                 MapEntry { data: true, offset: Some(start), ..empty }
             }
             (ExtentKind::Hole, Driver::Absent) => MapEntry { present: false, ..empty },
-            (ExtentKind::Zero, _) | (ExtentKind::Hole, Driver::Zeros) => empty,
+            (ExtentKind::Zero, _) | (ExtentKind::Hole, Driver::Blocks(_)) => empty,
         }
     }
 }

@@ -129,7 +129,7 @@ pub static MORE: &[Damage] = &[
     row("ova-cut", "OVA cut to 70 %", None, ova, cut_70, Asked::Alone),
     row("ova-changed", "OVA, one byte of its disk changed", None, ova, flip, Asked::Alone),
     row("stream-changed", "streamOptimized VMDK, one byte changed", Some("vmdk"), stream, flip, Asked::Alone),
-    row("zlib-changed", "compressed qcow2, one byte changed", Some("qcow2"), zlib, flip, Asked::Alone),
+    row("zlib-changed", "compressed qcow2, one byte changed", Some("qcow2"), zlib, flip, Asked::Recorded),
 ];
 
 const fn row(
