@@ -70,10 +70,10 @@ fn safety_is_a_yes_or_a_no_rule_by_rule() {
     assert_eq!((&safe["formats"], &safe["rules"][0]["rule"]), (&json!(["gpt"]), &"gpt.mbr".into()));
     sandbox.tool(
         "qemu-img",
-        ["convert", "-O", "vmdk", "-o", "subformat=monolithicFlat", "disk.raw", "flat.vmdk"],
+        ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", "disk.raw", "split.vmdk"],
     );
     let unsafe_one =
-        sandbox.kiln(["check", "--safety", "--json", "flat.vmdk"]).exits(1).json("kiln.safety.v1");
+        sandbox.kiln(["check", "--safety", "--json", "split-s001.vmdk"]).exits(1).json("kiln.safety.v1");
     assert_eq!(unsafe_one["rules"][0]["rule"], "vmdk.descriptor");
     assert_eq!(unsafe_one["safe"], false);
 }
