@@ -10,6 +10,7 @@ mod check;
 mod completion;
 mod convert;
 mod damaged;
+mod diff;
 mod errors;
 mod house;
 mod inspect;

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, key, ls, map, rm, show, sign, store, targets, verify,
+    check, completion, convert, diff, export, import, inspect, key, ls, map, measure, rm, show, sign, store,
+    targets, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Check(check::Args),
     Convert(convert::Args),
     Map(map::Args),
+    Diff(diff::Args),
+    Measure(measure::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Show(show::Args),

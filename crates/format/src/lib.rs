@@ -16,6 +16,8 @@
 )]
 
 pub mod completeness;
+pub mod deep;
+pub mod diff;
 mod encoded;
 mod facts;
 mod foreign;
@@ -29,13 +31,17 @@ mod pages;
 mod pieces;
 mod resolver;
 mod siblings;
+pub mod summary;
 mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
 
 pub mod ova;
+pub mod partitions;
 pub mod qcow2;
+pub mod qemu;
 pub mod raw;
+pub mod safety;
 pub mod tar;
 pub mod transfer;
 pub mod vdi;

@@ -1,6 +1,7 @@
 //! Builders of good and hostile images, faulty disks and models: for tests only, never linked into `kiln`.
 
 pub mod boot;
+pub mod damage;
 pub mod fixtures;
 pub mod http;
 pub mod laws;

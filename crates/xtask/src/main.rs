@@ -3,6 +3,7 @@
 mod bench;
 mod boot;
 mod committed;
+mod damage;
 mod failure;
 mod fixtures;
 mod man;
@@ -28,6 +29,7 @@ enum Chore {
     QemuSamples(qemu_samples::Arguments),
     Boot(boot::Arguments),
     Bench(bench::Arguments),
+    Damage(damage::Arguments),
     Man(man::Arguments),
 }
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Boot(arguments) => boot::run(&arguments),
         Chore::Man(arguments) => man::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Damage(arguments) => damage::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -330,7 +330,7 @@ fn record<'a>(
         healed: outcome
             .map_or_else(Vec::new, |outcome| outcome.healed.iter().map(ToString::to_string).collect()),
         forced: facts.forced,
-        findings: FindingRecord::list(&facts.findings),
+        findings: FindingRecord::list(&facts.findings, None),
         elapsed_ms: outcome
             .map(|outcome| u64::try_from(outcome.timings.total.as_millis()).unwrap_or(u64::MAX)),
     }

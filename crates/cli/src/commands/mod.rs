@@ -3,12 +3,14 @@
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod convert;
+pub(crate) mod diff;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod map;
+pub(crate) mod measure;
 pub(crate) mod rm;
 pub(crate) mod show;
 pub(crate) mod sign;
@@ -37,6 +39,8 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Check(args) => check::run(&args, session),
         Command::Convert(args) => convert::run(&args, session),
         Command::Map(args) => map::run(&args, session),
+        Command::Diff(args) => diff::run(&args, session),
+        Command::Measure(args) => measure::run(&args, session),
         Command::Completion(args) => completion::run(&args, session),
     }
 }

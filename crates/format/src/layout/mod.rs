@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub use gpt::{Gpt, GptProblem};
 
-use crate::completeness::mbr_partitions;
+use crate::partitions::primaries;
 use crate::wire::{bytes, le32, le64};
 
 /// How a disk is divided.
@@ -65,12 +65,12 @@ impl Layout {
         let Some(head) = read(disk, 0, 8192.min(disk.disk_len()))? else { return Ok(nothing) };
         let code = head.get(..CODE_LEN).unwrap_or_default();
         let has_code = !kiln_disk::zero::is_zero(code);
-        let partitions = mbr_partitions(&head);
+        let partitions = primaries(&head);
         let Some(sector) = gpt::sector_of(&head) else {
             let Some(partitions) = partitions.filter(|partitions| !partitions.is_empty()) else {
                 return Ok(nothing);
             };
-            let has_esp = partitions.iter().any(|(number, ..)| mbr_kind(&head, *number) == Some(MBR_ESP));
+            let has_esp = partitions.iter().any(|entry| entry.kind == MBR_ESP);
             return Ok(Self { scheme: Scheme::Mbr, has_esp, has_boot_code: has_code, ..nothing });
         };
         let is_hybrid = partitions.is_some_and(|partitions| !partitions.is_empty());
@@ -107,12 +107,6 @@ fn entries(disk: &dyn Disk, head: &[u8], sector: u64) -> Result<Vec<Entry>> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let entry = |entry: &[u8]| Some(Entry { kind: bytes(entry, 0)?, attributes: le64(entry, 48)? });
     Ok(table.chunks_exact(size).filter_map(entry).filter(|entry| entry.kind != [0; 16]).collect())
-}
-
-/// Type of a primary partition, counted from 1.
-fn mbr_kind(head: &[u8], number: u32) -> Option<u8> {
-    let at = usize::try_from(number).ok()?.checked_sub(1)?.checked_mul(16)?.checked_add(446 + 4)?;
-    head.get(at).copied()
 }
 
 /// Bytes of the disk; `None` where the container is too damaged to give them.

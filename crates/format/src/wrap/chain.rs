@@ -171,6 +171,17 @@ impl Wrapped {
         }
     }
 
+    /// Whether [`Wrapped::head`] is all of the content.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The content behind [`Wrapped::head`].
+    pub(super) fn into_rest(self) -> Box<dyn ByteStream> {
+        self.rest
+    }
+
     /// All of the content, from its first byte.
     pub(super) fn into_stream(self) -> Box<dyn ByteStream> {
         Box::new(Replay { head: self.head, given: 0, rest: self.rest })

@@ -7,7 +7,7 @@ use kiln_disk::{ByteSource, FileOffset, Result};
 
 use super::lz4::content_size;
 use super::zst;
-use crate::completeness::mbr_partitions;
+use crate::partitions::primaries;
 use crate::wire::{bytes, le32, le64};
 
 /// What can be said of a file of which only the beginning has come: `outer` is its first bytes, `head` those of its
@@ -203,8 +203,7 @@ fn disk_end(head: &[u8]) -> Option<u64> {
             return le64(header, 32)?.checked_add(1)?.checked_mul(sector);
         }
     }
-    let partitions = mbr_partitions(head)?;
-    partitions.iter().map(|(_, start, len)| start.saturating_add(*len).saturating_mul(512)).max()
+    primaries(head)?.iter().map(|entry| entry.end_bytes()).max()
 }
 
 /// `len` bytes from `at`, when they are in the file.
