@@ -3,7 +3,7 @@
 use kiln_disk::{Extent, ExtentKind, Finding, Severity};
 use serde::Serialize;
 
-use crate::facts::Facts;
+use crate::facts::{DetailValue, Facts};
 use crate::identify::CheckReport;
 use crate::image::Image;
 use crate::table::{Format, by_name};
@@ -233,7 +233,12 @@ impl Clusters {
             end: facts.file_bytes.checked_next_multiple_of(unit).unwrap_or(facts.file_bytes),
             ..Self::default()
         };
-        let mut expected = None;
+        // QEMU looks for fragments within one L2 table at a time; an entry of one has 8 bytes, or 16.
+        let extended =
+            facts.details.iter().any(|one| one.name == "extended_l2" && one.value == DetailValue::Flag(true));
+        let covered = (unit >> if extended { 4 } else { 3 }).saturating_mul(unit).max(1);
+        let table = |at: u64| at.checked_div(covered);
+        let mut expected: Option<(u64, u64)> = None;
         for extent in kiln_disk::extents(image, std::num::NonZeroU64::MAX) {
             kiln_disk::go_on(observer)?;
             let extent = extent?;
@@ -241,10 +246,14 @@ impl Clusters {
             match extent.kind {
                 ExtentKind::Data { file: 0, at } => {
                     counts.allocated = counts.allocated.saturating_add(clusters);
-                    if expected.is_some_and(|next| next != at.get()) {
+                    let start = extent.start.get();
+                    if expected.is_some_and(|(end, next)| {
+                        table(end.saturating_sub(1)) == table(start) && next != at.get()
+                    }) {
                         counts.fragmented = counts.fragmented.saturating_add(1);
                     }
-                    expected = Some(at.get().saturating_add(clusters.saturating_mul(unit)));
+                    let next = at.get().saturating_add(clusters.saturating_mul(unit));
+                    expected = Some((extent.end().get(), next));
                 }
                 ExtentKind::Encoded => {
                     counts.allocated = counts.allocated.saturating_add(clusters);

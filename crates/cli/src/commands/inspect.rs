@@ -186,7 +186,7 @@ fn text(record: &Record<'_>, facts: Option<&Facts>, out: &mut Printer) {
     }
     out.data_field("seen", record.evidence.join("; "));
     if let Some(unseen) = record.unseen {
-        out.data_field("not looked at", unseen);
+        out.data_field("unseen", unseen);
     }
     if let Some(advice) = record.advice {
         out.data_field("advice", advice);

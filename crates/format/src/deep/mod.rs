@@ -1,8 +1,8 @@
 //! The deep look at a file: everything that a check can find, the disk read to its last byte, and both digests.
 //!
 //! Three things happen beside each other on one file that was opened once: its bytes are hashed front to back, its
-//! tables are checked and everything encoded is decoded, and its disk is hashed. They follow each other through the
-//! page cache, so that the device is read once. A part of the disk that cannot be read does not end the look: it is
+//! tables are checked and everything encoded is decoded, and its disk is hashed. They meet in the page
+//! cache; nothing paces them, so a device is read once only while the cache holds what lies between them. A part of the disk that cannot be read does not end the look: it is
 //! named with the bytes that are lost, and the rest is read.
 
 mod copies;
