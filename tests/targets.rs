@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_testkit::boot::{Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
@@ -454,7 +455,9 @@ fn boot(sandbox: &Sandbox, machines: [(&str, &str, Firmware); 2]) {
         for (file, format, firmware) in machines {
             let path = sandbox.path(file);
             scope.spawn(move || {
-                let guest = Guest { firmware, ..Guest::new(path, format) };
+                // Two share the processors of one.
+                let timeout = Duration::from_secs(600);
+                let guest = Guest { firmware, timeout, ..Guest::new(path, format) };
                 let booted = guest.boot_to_login().unwrap_or_else(|error| panic!("{file}: {error}"));
                 assert!(booted.console.contains("login: "), "{file}");
             });
