@@ -82,7 +82,7 @@ fn every_target_gets_the_disk_for_our_reader_and_for_qemu() {
         assert_eq!(plan["firmware"], "uefi", "{target}");
         let next = plan["next"].as_array().unwrap();
         assert!(
-            !next.is_empty() && !next.iter().any(|line| line.as_str().unwrap().contains('@')),
+            !next.is_empty() && next.iter().all(|line| line.as_str().unwrap().matches('@').count() < 2),
             "{next:?}"
         );
         // The digest is that of the file; the file is clean and holds the disk that it says.
