@@ -13,7 +13,7 @@ use crate::support::{Ran, Sandbox, names_in};
 const FORMS: [(&str, &str, bool, bool); 11] = [
     ("disk.raw", "cat disk.raw", true, false),
     ("disk.raw.gz", "gzip -1 -c disk.raw", true, false),
-    ("disk.raw.xz", "xz -1 -T2 --block-size=4MiB -c disk.raw", true, false),
+    ("disk.raw.xz", "xz -0 -T2 --block-size=4MiB -c disk.raw", true, false),
     ("disk.raw.zst", "zstd -q -c disk.raw", true, true),
     ("disk.raw.bz2", "bzip2 -1 -c disk.raw", false, false),
     ("disk.raw.lz4", "lz4 -q -c --content-size disk.raw", true, true),
@@ -24,21 +24,33 @@ const FORMS: [(&str, &str, bool, bool); 11] = [
     ("gcp.tar.gz", "tar --format=oldgnu -Sczf - disk.raw", false, false),
 ];
 
-/// The disk in all its forms.
-fn forms(sandbox: &Sandbox) {
-    sandbox.guest_disk("disk.raw");
-    sandbox.tool("qemu-img", ["convert", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
-    let stream =
-        ["convert", "-q", "-O", "vmdk", "-o", "subformat=streamOptimized", "disk.raw", "stream.vmdk"];
-    sandbox.kiln(stream).exits(0);
-    for (name, command, ..) in FORMS {
-        if name != "disk.raw" && name != "disk.qcow2" {
-            sandbox.tool("sh", ["-c", &format!("{command} > {name}")]);
-        }
+/// A disk of 24 MiB with some data, whose partition table tells where it ends.
+fn small_disk(sandbox: &Sandbox) {
+    sandbox.disk("disk.raw", 24 << 20);
+    sandbox.tool("sgdisk", ["--clear", "--new=1:2048:40959", "disk.raw"]);
+}
+
+/// The disk in this form.
+fn form(sandbox: &Sandbox, name: &str) {
+    if !sandbox.path("disk.raw").exists() {
+        small_disk(sandbox);
+    }
+    if name.contains("qcow2") && !sandbox.path("disk.qcow2").exists() {
+        sandbox.tool("qemu-img", ["convert", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
+    }
+    if name.contains("vmdk") && !sandbox.path("stream.vmdk").exists() {
+        let words =
+            ["convert", "-q", "-O", "vmdk", "-o", "subformat=streamOptimized", "disk.raw", "stream.vmdk"];
+        sandbox.kiln(words).exits(0);
+    }
+    let (_, command, ..) = FORMS.into_iter().find(|(known, ..)| *known == name).unwrap();
+    if !sandbox.path(name).exists() {
+        sandbox.tool("sh", ["-c", &format!("{command} > {name}")]);
     }
 }
 
 fn sha256(sandbox: &Sandbox, name: &str) -> String {
+    form(sandbox, name);
     sandbox.tool("sha256sum", [name]).split(' ').next().unwrap().to_owned()
 }
 
@@ -63,8 +75,8 @@ fn nothing_but(sandbox: &Sandbox, left: &[&str], context: &str) {
 #[test]
 fn a_file_a_pipe_and_a_server_give_the_same_image() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let server = Server::start();
+    form(&sandbox, "disk.raw");
     let plain = imported(sandbox.kiln(["import", "--json", "disk.raw", "--name", "plain"]));
     for (name, _, url_in_one, pipe_in_one) in FORMS {
         let digest = sha256(&sandbox, name);
@@ -115,7 +127,7 @@ fn a_file_a_pipe_and_a_server_give_the_same_image() {
 #[test]
 fn a_raw_disk_through_a_pipe_is_stored_as_it_comes_when_its_length_is_said() {
     let sandbox = Sandbox::new();
-    sandbox.guest_disk("disk.raw");
+    small_disk(&sandbox);
     let raw = bytes(&sandbox, "disk.raw");
     let len = raw.len().to_string();
     let words = ["import", "--json", "-", "--name", "x", "--source-bytes", &len];
@@ -135,7 +147,6 @@ fn a_raw_disk_through_a_pipe_is_stored_as_it_comes_when_its_length_is_said() {
 #[test]
 fn a_cut_download_goes_on_where_it_was() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     for name in ["disk.raw.xz", "disk.qcow2"] {
         let server = Server::start();
         let (digest, content) = (sha256(&sandbox, name), bytes(&sandbox, name));
@@ -157,7 +168,8 @@ fn a_cut_download_goes_on_where_it_was() {
         assert_eq!(sent, len, "{name}: not a byte twice: {:?}", server.asked());
         let traffic = &done["source"]["passage"]["traffic"];
         assert_eq!(traffic["received_bytes"], len, "{name}: {traffic}");
-        assert_eq!(traffic["reconnects"], 4, "{name}: {traffic}");
+        // One fault may meet the look at the end of the file.
+        assert!(traffic["reconnects"].as_u64().is_some_and(|count| (3..=4).contains(&count)), "{traffic}");
         assert!(server.asked().iter().skip(1).all(|asked| asked.if_range.as_deref() == Some("\"v1\"")));
     }
 }
@@ -165,7 +177,6 @@ fn a_cut_download_goes_on_where_it_was() {
 #[test]
 fn a_server_that_knows_no_parts_sends_all_again() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let server = Server::start();
     let (digest, content) = (sha256(&sandbox, "disk.raw.zst"), bytes(&sandbox, "disk.raw.zst"));
     let cut = content.len() as u64 / 2;
@@ -178,7 +189,6 @@ fn a_server_that_knows_no_parts_sends_all_again() {
 #[test]
 fn an_altered_download_is_refused_and_leaves_nothing() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     for (name, ..) in FORMS {
         let server = Server::start();
         let (digest, content) = (sha256(&sandbox, name), bytes(&sandbox, name));
@@ -204,7 +214,6 @@ fn an_altered_download_is_refused_and_leaves_nothing() {
 #[test]
 fn a_file_that_changes_on_the_server_is_no_mixture() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let server = Server::start();
     let (digest, content) = (sha256(&sandbox, "disk.raw.xz"), bytes(&sandbox, "disk.raw.xz"));
     let faults = [Fault::CutAt(100_000), Fault::NewTag("\"v2\"".to_owned())];
@@ -219,7 +228,6 @@ fn a_file_that_changes_on_the_server_is_no_mixture() {
 #[test]
 fn a_killed_import_goes_on_with_what_it_had() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     for name in ["disk.raw.zst", "disk.qcow2"] {
         let (digest, content) = (sha256(&sandbox, name), bytes(&sandbox, name));
         let server = Server::start();
@@ -231,6 +239,9 @@ fn a_killed_import_goes_on_with_what_it_had() {
             sandbox.kiln_command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let part = || {
             let staging = sandbox.store().join("staging");
+            if !staging.exists() {
+                return 0;
+            }
             let parts = names_in(&staging).into_iter().filter(|name| name.ends_with(".part"));
             parts.map(|name| std::fs::metadata(staging.join(name)).unwrap().len()).next().unwrap_or(0)
         };
@@ -255,11 +266,10 @@ fn a_killed_import_goes_on_with_what_it_had() {
 #[test]
 fn what_an_earlier_run_left_is_not_trusted() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let (digest, content) = (sha256(&sandbox, "disk.raw.zst"), bytes(&sandbox, "disk.raw.zst"));
     let server = Server::start();
     // Six tries and no byte more: given up, kept.
-    let faults = std::iter::once(Fault::CutAt(500_000)).chain(vec![Fault::Status(500); 6]);
+    let faults = std::iter::once(Fault::CutAt(300_000)).chain(vec![Fault::Status(500); 6]);
     server.put("/f", Served::with(content, faults));
     let url = server.url("/f");
     let words = ["import", "--json", &url, "--name", "x", "--sha256", &digest];
@@ -268,7 +278,7 @@ fn what_an_earlier_run_left_is_not_trusted() {
     nothing_but(&sandbox, &["json", "part"], "given up");
     let staging = sandbox.store().join("staging");
     let part = names_in(&staging).into_iter().find(|name| name.ends_with(".part")).unwrap();
-    crate::support::overwrite(&staging.join(part), 250_000, b"forged");
+    crate::support::overwrite(&staging.join(part), 150_000, b"forged");
     let ran = sandbox.kiln(words).exits(1);
     assert_eq!(ran.error()["code"], "checksum.differs");
     nothing_but(&sandbox, &[], "forged");
@@ -278,7 +288,6 @@ fn what_an_earlier_run_left_is_not_trusted() {
 #[test]
 fn a_silent_server_is_left_and_asked_again() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let (digest, content) = (sha256(&sandbox, "disk.raw.zst"), bytes(&sandbox, "disk.raw.zst"));
     let server = Server::start();
     server.put("/f", Served::with(content, [Fault::StallAt(70_000, Duration::from_secs(30))]));
@@ -293,10 +302,9 @@ fn a_silent_server_is_left_and_asked_again() {
 #[test]
 fn a_wish_to_stop_is_heard_while_nothing_comes() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let (digest, content) = (sha256(&sandbox, "disk.raw.zst"), bytes(&sandbox, "disk.raw.zst"));
     let server = Server::start();
-    server.put("/f", Served::with(content, [Fault::StallAt(2_000_000, Duration::from_secs(60))]));
+    server.put("/f", Served::with(content, [Fault::StallAt(300_000, Duration::from_secs(60))]));
     let words = ["import", "--json", &server.url("/f"), "--name", "x", "--sha256", &digest];
     let mut child = sandbox.kiln_command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(2));
@@ -328,7 +336,6 @@ fn nothing_is_fetched_that_nothing_proves() {
 #[test]
 fn redirects_are_followed_so_far_and_nowhere_else() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let (digest, content) = (sha256(&sandbox, "disk.raw.zst"), bytes(&sandbox, "disk.raw.zst"));
     let server = Server::start();
     let redirect = |to: &str| Served::with(Vec::new(), vec![Fault::Redirect(to.to_owned()); 20]);
@@ -364,12 +371,11 @@ fn redirects_are_followed_so_far_and_nowhere_else() {
 #[test]
 fn more_than_was_allowed_is_not_fetched() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
     let (digest, content) = (sha256(&sandbox, "disk.raw"), bytes(&sandbox, "disk.raw"));
     let server = Server::start();
     server.put("/f", Served::new(content.clone()));
     let words =
-        ["import", "--json", &server.url("/f"), "--name", "x", "--sha256", &digest, "--max-size", "32M"];
+        ["import", "--json", &server.url("/f"), "--name", "x", "--sha256", &digest, "--max-size", "16M"];
     assert_eq!(sandbox.kiln(words).exits(1).error()["code"], "import.too-large");
     // A server that lies about the length, either way.
     server.put("/f", Served::with(content.clone(), [Fault::Length(3 << 40)]));

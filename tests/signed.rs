@@ -52,7 +52,7 @@ impl Drop for Gnupg<'_> {
 }
 
 fn sums(sandbox: &Sandbox) {
-    sandbox.guest_disk("disk.raw");
+    sandbox.disk("disk.raw", 24 << 20);
     sandbox.tool("sh", ["-c", "sha256sum disk.raw > SHA256SUMS"]);
 }
 
@@ -243,7 +243,7 @@ fn minisign_signatures_of_both_kinds_are_verified() {
 #[test]
 fn images_are_signed_and_who_signed_them_is_checked() {
     let sandbox = Sandbox::new();
-    sandbox.guest_disk("disk.raw");
+    sandbox.disk("disk.raw", 24 << 20);
     let required = || sandbox.kiln(["verify", "--json", "web", "--require-signature"]);
     sandbox.kiln(["key", "new", "release"]).exits(0);
     sandbox.kiln(["import", "-q", "disk.raw", "--name", "web"]).exits(0);

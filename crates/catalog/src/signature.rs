@@ -21,7 +21,7 @@ use crate::store::Store;
 pub const SCHEMA: &str = "kiln.signatures.v1";
 
 /// Keeps what is signed here apart from everything else that the key may sign.
-pub const CONTEXT: &[u8] = b"kiln image record v1\0";
+pub(crate) const CONTEXT: &[u8] = b"kiln image record v1\0";
 
 /// A file of more than this is not one.
 const MAX_LEN: u64 = 1 << 20;

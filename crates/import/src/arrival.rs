@@ -68,7 +68,7 @@ pub(crate) struct Decodable {
 /// What to do with a file on its way.
 pub(crate) enum Way {
     /// Decode it.
-    Decode(Decodable),
+    Decode(Box<Decodable>),
     /// Keep it first, and why.
     Keep(String),
 }
@@ -122,7 +122,7 @@ impl Arrival {
         };
         let wrapped = Wrapped::arriving(file, threads)?;
         Ok(match decodable(wrapped, rules)? {
-            Ok(decodable) => Way::Decode(decodable),
+            Ok(decodable) => Way::Decode(Box::new(decodable)),
             Err(why) => Way::Keep(why),
         })
     }

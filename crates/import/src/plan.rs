@@ -455,7 +455,8 @@ impl Drafting<'_> {
         spool: bool,
     ) -> Result<(Option<Arc<FileSource>>, Content)> {
         let why = match coming.way(&self.rules, evidence, self.threads) {
-            Ok(Way::Decode(Decodable { wrapped, facts })) if !spool => {
+            Ok(Way::Decode(decodable)) if !spool => {
+                let Decodable { wrapped, facts } = *decodable;
                 coming.tap.forget();
                 self.facts.proved = std::mem::take(&mut evidence.expected);
                 return Ok((None, self.stream(wrapped, facts)));

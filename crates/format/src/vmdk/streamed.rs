@@ -21,7 +21,7 @@ use crate::wrap::{ByteStream, Input};
 /// 64 KiB that is a disk of 512 GiB.
 const MAX_GRAINS: u64 = 8 << 20;
 /// The last grain table's grains are at most this far into the file: positions have 32 bits.
-const MAX_SECTOR: u64 = u32::MAX as u64;
+const MAX_SECTOR: u64 = 0xffff_ffff;
 /// Bytes of compressed grains: as in [`super::open`].
 const MAX_GRAIN_SECTORS: u64 = 4096;
 /// Most bytes before the first grain.

@@ -176,7 +176,12 @@ mod tests {
     use ureq::unversioned::transport::time::Duration as Wait;
 
     fn resolved(guard: &Guard, url: &str) -> bool {
-        let timeout = NextTimeout { after: Wait::NotHappening, reason: ureq::Timeout::Global };
+        let timeout = NextTimeout {
+            after: Wait::NotHappening,
+            reason: ureq::Timeout::Global,
+            per_read: None,
+            per_write: None,
+        };
         let config = Agent::config_builder().build();
         match guard.resolve(&url.parse().unwrap(), &config, timeout) {
             Ok(_) => true,

@@ -150,21 +150,16 @@ impl Download {
         let client = Arc::new(Client::new(options)?);
         let mut partial = if options.resumable { store.partial(&key(url)?)? } else { None };
         let (mut earlier, noted) = earlier(partial.as_ref());
-        let mut found = ask(&client, url, earlier, noted.as_ref(), limits)?;
-        if let (Some(noted), true) = (&noted, earlier > 0)
-            && !goes_on(&found.response, earlier, noted, &found.version)
-        {
-            earlier = 0;
-            if found.response.status().as_u16() == 206 {
-                found = ask(&client, url, 0, None, limits)?;
+        let found = match first(&client, url, &mut earlier, noted.as_ref(), limits) {
+            Ok(found) => found,
+            Err(error) => {
+                if let Some(partial) = partial.filter(|_| earlier == 0 || !error.can_go_on()) {
+                    partial.discard()?;
+                }
+                return Err(error.into());
             }
-        }
-        // A part tells less than the whole did.
+        };
         let version = if earlier > 0 { noted.unwrap_or_default() } else { found.version.clone() };
-        if let Some(len) = version.total.filter(|len| *len > limits.max_len) {
-            let problem = FetchProblem::TooLong { len, allowed: limits.max_len };
-            return Err(FetchError { url: url.shown(), problem }.into());
-        }
         let copy = match partial.as_mut() {
             None => None,
             Some(partial) => {
@@ -288,6 +283,32 @@ fn goes_on(response: &Response<Body>, from: u64, noted: &Version, found: &Versio
     response.status().as_u16() == 206
         && content_range(response).is_some_and(|(start, _)| start == from)
         && !noted.contradicts(found)
+}
+
+/// The first answer of a download: the rest of what an earlier run has, or all of it, and `earlier` is then 0.
+fn first(
+    client: &Client,
+    url: &Url,
+    earlier: &mut u64,
+    noted: Option<&Version>,
+    limits: Limits,
+) -> Result<Found, FetchError> {
+    let mut found = ask(client, url, *earlier, noted, limits)?;
+    if let (Some(noted), true) = (noted, *earlier > 0)
+        && !goes_on(&found.response, *earlier, noted, &found.version)
+    {
+        *earlier = 0;
+        if found.response.status().as_u16() == 206 {
+            found = ask(client, url, 0, None, limits)?;
+        }
+    }
+    match found.version.total {
+        Some(len) if len > limits.max_len => {
+            let problem = FetchProblem::TooLong { len, allowed: limits.max_len };
+            Err(FetchError { url: url.shown(), problem })
+        }
+        _ => Ok(found),
+    }
 }
 
 struct Found {
