@@ -18,5 +18,6 @@ mod map;
 mod ova;
 mod real_disk;
 mod references;
+mod torture;
 mod verify;
 mod wrapped;

@@ -34,6 +34,14 @@ checks! {
         "The manifest of an image is damaged or missing."
         "What is known about the image is doubtful; a rebuild of the index would lose it."
         "restore the manifest from a backup, or kiln rm the image";
+    RECORD_DAMAGED "store.record.damaged" Fatal
+        "The record of an image's life is damaged."
+        "Its name, rights and state are doubtful; a rebuild of the index would lose the image."
+        "kiln store fsck --repair writes it again from the index, when that still has it";
+    INSTANCE_DAMAGED "store.instance.damaged" Fatal
+        "The record of an instance is damaged."
+        "The layers that it needs may be taken for unused."
+        "restore instances/<id>/record.json from a backup";
     MANIFEST_MISSING "store.manifest.missing" Fatal
         "The index lists an image that has no manifest."
         "A rebuild of the index would lose the image."

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, ls, map, rm, show, store, verify,
+    accept, audit, bundle, check, completion, config, convert, copy, doctor, export, flatten, gc, history,
+    import, inspect, jobs, ls, map, prune, rm, set, share, shares, show, store, tag, tree, usage, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -40,8 +41,27 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Show(show::Args),
+    Set(set::Args),
+    Tag(tag::Args),
+    History(history::Args),
+    Audit(audit::Args),
+    Share(share::Args),
+    Shares(shares::Args),
+    Accept(accept::Args),
+    Copy(copy::Args),
+    Bundle(bundle::Args),
     Rm(rm::Args),
     Export(export::Args),
+    Prune(prune::Args),
+    Gc(gc::Args),
+    Usage(usage::Args),
+    Tree(tree::Args),
+    Flatten(flatten::Args),
+    Jobs(jobs::Args),
+    Resume(jobs::ResumeArgs),
+    Cancel(jobs::CancelArgs),
+    Config(config::Args),
+    Doctor(doctor::Args),
     Store(store::Args),
     Completion(completion::Args),
 }

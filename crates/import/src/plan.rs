@@ -234,7 +234,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
             (FileSource::open(&path)?, name, None)
         }
         Input::Stream { mut reader, file_name } => {
-            let job = store.begin()?;
+            let job = store.begin_job("import", &format!("a pipe to {}", request.name), Vec::new(), None)?;
             let source = spool_input(reader.as_mut(), job.dir(), u64::MAX, observer)?;
             (source, file_name.map(|name| base_name(&name).to_owned()), Some(job))
         }
@@ -276,7 +276,9 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         }
         None => {
             if has_wrappers && job.is_none() {
-                job = Some(store.begin()?);
+                let from = facts.file_name.as_deref().unwrap_or("a file");
+                let what = format!("{from} to {}", request.name);
+                job = Some(store.begin_job("import", &what, Vec::new(), None)?);
             }
             let dir = job.as_ref().map_or(store.path(), Job::dir);
             let place = Place { dir, max_len: rules.max_disk_bytes, threads };

@@ -1,6 +1,8 @@
 //! Builders of good and hostile images, faulty disks and models: for tests only, never linked into `kiln`.
 
 pub mod boot;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod fault;
 pub mod fixtures;
 pub mod laws;
 mod model;
