@@ -66,12 +66,23 @@ impl Store {
     /// # Errors
     /// [`Refusal::NoJob`], [`Refusal::NotResumable`]; as [`Store::copy_image`].
     pub fn resume(&self, job: &str, observer: &dyn Observer) -> Result<Published> {
-        let (job, resume) = self.take_over(job)?;
-        let from = Self::open(&resume.from)?.acting_as(self.account.clone());
-        let image = from.image(resume.image.as_str())?;
-        from.permit(Action::Copy, &image)?;
+        let (mut job, resume) = self.take_over(job)?;
+        let ready = (|| {
+            let from = Self::open(&resume.from)?.acting_as(self.account.clone());
+            let image = from.image(resume.image.as_str())?;
+            from.permit(Action::Copy, &image)?;
+            Ok((from, image, resume.name.parse()?))
+        })();
+        let (from, image, name): (Self, Image, NameTag) = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                // The other store may only be unplugged: what has arrived waits.
+                job.dir.keep();
+                return Err(error);
+            }
+        };
         let if_taken = if resume.replace { IfTaken::MoveTag } else { IfTaken::Refuse };
-        from.copy_into(&image, self, job, &resume.name.parse()?, if_taken, observer)
+        from.copy_into(&image, self, job, &name, if_taken, observer)
     }
 
     fn copy_into(
@@ -185,14 +196,7 @@ impl Store {
     pub(crate) fn copy_draft(&self, image: &Image, name: &NameTag, how: OriginKind) -> Result<Draft> {
         let texts = self.index()?.texts(&image.manifest.id)?;
         let text = texts.map(|texts| texts.manifest).unwrap_or_default();
-        Ok(draft_of_copy(
-            &image.manifest,
-            image.record.owner.clone(),
-            &text,
-            name,
-            how,
-            &image.record.family,
-        )?)
+        draft_of_copy(&image.manifest, image.record.owner.clone(), &text, name, how, &image.record.family)
     }
 
     /// The manifest of an image as published, its bytes: what a copy is tied to, and a signature is over.

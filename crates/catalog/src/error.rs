@@ -426,7 +426,9 @@ impl Refusal {
             Self::Text { .. } => "shorten the text, and leave out line breaks".to_owned(),
             Self::NotShared { .. } => "kiln shares IMAGE shows with whom it is shared".to_owned(),
             Self::NoJob { .. } => "kiln jobs lists them".to_owned(),
-            Self::NotResumable { .. } => "start it again; kiln cancel JOB clears it away".to_owned(),
+            Self::NotResumable { .. } => {
+                "kiln jobs shows it; kiln cancel JOB stops it, or clears it away".to_owned()
+            }
             Self::TooDeep { .. } => "kiln flatten IMAGE joins the layers of the image below".to_owned(),
             Self::NotClean { .. } => "kiln store fsck says what is wrong with it".to_owned(),
             Self::Setting { .. } => {

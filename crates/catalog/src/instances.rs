@@ -160,6 +160,7 @@ impl Store {
     }
 
     /// The records on disk, for a rebuild of the index, and what is wrong with those that cannot be read.
+    #[allow(clippy::type_complexity, reason = "two lists, used twice")]
     pub(crate) fn instance_files(
         &self,
     ) -> Result<(Vec<(InstanceRecord, String)>, Vec<(String, crate::Error)>)> {

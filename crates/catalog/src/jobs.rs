@@ -3,6 +3,9 @@
 //! A job's directory says it all. `lock` is held by its process; `job.json` says what it does and which images it
 //! needs; `progress.json` is written now and then and may be cut off; a file `cancel` asks it to stop.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +19,7 @@ use crate::account::Account;
 use crate::error::{Refusal, Result, io};
 use crate::id::ImageId;
 use crate::job::{Job, JobDir, scratch_dir};
-use crate::layout::{create_new, names_in, remove_tree, write_whole};
+use crate::layout::{FILE_MODE, create_new, names_in, remove_tree, write_whole};
 use crate::lock::{self, Share};
 use crate::store::Store;
 
@@ -271,7 +274,9 @@ impl Observer for Watched<'_> {
         let progress = Progress { phase: last.phase.clone(), done, total: last.total };
         // Only to be looked at: no reason to stop the work when it cannot be written.
         let text = serde_json::to_vec(&progress).unwrap_or_default();
-        let _ = std::fs::write(self.dir.join("progress.json"), text);
+        let place = self.dir.join("progress.json");
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(place);
+        let _ = opened.and_then(|mut file| file.write_all(&text));
     }
 
     fn is_cancelled(&self) -> bool {

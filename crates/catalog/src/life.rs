@@ -451,15 +451,18 @@ impl Store {
         })
     }
 
-    /// Writes down what later rules say about an image.
+    /// Writes down what later rules say about an image, whosever it is.
     ///
     /// # Errors
     /// I/O.
-    pub fn note_screened(&self, id: &ImageId, checks: CheckRecord) -> Result<Image> {
-        self.change(id, Action::Verify, |record| {
-            let detail = format!("rules {}", checks.rule_set);
-            record.screened = Some(checks);
-            Ok(vec![(What::Screened, detail)])
-        })
+    pub fn note_screened(&self, id: &ImageId, checks: CheckRecord) -> Result<()> {
+        let _lock = self.exclusive()?;
+        let mut index = self.index()?;
+        // Removed since by another process.
+        let Some(texts) = index.texts(id)? else { return Ok(()) };
+        let mut record = self.entry_of(id.as_str(), texts)?.record;
+        record.note(&self.account, What::Screened, format!("rules {}", checks.rule_set));
+        record.screened = Some(checks);
+        self.write_records(&mut index, vec![record])
     }
 }

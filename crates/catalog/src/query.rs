@@ -196,6 +196,15 @@ impl Store {
         Ok(listed)
     }
 
+    /// All images of the store, whosever they are: for its upkeep, not for its users.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for a damaged index.
+    pub fn everything(&self) -> Result<Vec<Image>> {
+        let rows = self.index()?.all()?;
+        rows.into_iter().map(|(id, texts)| self.quick(&id, texts)).collect()
+    }
+
     /// The one image that `query` means: `name:tag`, `name` (its tag `latest`), `family:NAME` (the latest usable
     /// image of a family), an id or a unique start of one (`img-7f`), or a digest of its content, its source file,
     /// its layer or its flat disk. Images that the account may not see are not there. An own image comes before

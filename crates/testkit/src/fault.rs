@@ -121,7 +121,9 @@ impl Tracer {
                     }
                     self.inside.remove(&pid.as_raw());
                 }
-                Ok(WaitStatus::Signaled(pid, ..)) => drop(self.inside.remove(&pid.as_raw())),
+                Ok(WaitStatus::Signaled(pid, ..)) => {
+                    self.inside.remove(&pid.as_raw());
+                }
                 Ok(WaitStatus::PtraceSyscall(pid)) => {
                     if self.at_call(pid) {
                         let _ = kill(root, Signal::SIGKILL);

@@ -21,6 +21,7 @@ mod processes;
 mod publish;
 mod rebuild;
 mod remove;
+mod scale;
 mod space;
 mod verify;
 

@@ -1,6 +1,6 @@
 //! `kiln store`: the store as a whole.
 
-use kiln_catalog::{DamagedLayer, Filter, FsckOptions, ScrubOptions};
+use kiln_catalog::{DamagedLayer, FsckOptions, ScrubOptions};
 use kiln_disk::digest::Part;
 use kiln_import::{RULE_SET, screen_image};
 use serde::Serialize;
@@ -201,7 +201,7 @@ fn scrub(args: &ScrubArgs, session: &mut Session) -> Result<Answer> {
 fn upgrade(args: &UpgradeArgs, session: &mut Session) -> Result<Answer> {
     let store = subject::open_store(session)?;
     let (mut judged, mut up_to_date, mut fails) = (Vec::new(), 0, false);
-    for entry in store.list(&Filter::default())? {
+    for entry in store.everything()? {
         let manifest = &entry.manifest;
         let checks = entry.record.screened.as_ref().unwrap_or(&manifest.checks);
         if checks.rule_set == RULE_SET && !args.all {
