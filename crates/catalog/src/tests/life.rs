@@ -366,7 +366,7 @@ fn hostile_words_are_refused_or_kept_as_they_are() {
         for code in codes.into_iter().flatten() {
             assert!(code.starts_with("name."), "{text:?}");
         }
-        if crate::record::check_text("label", text, MAX_DESCRIPTION).is_ok() {
+        if record::check_text("label", text, MAX_DESCRIPTION).is_ok() {
             kept.push(text.clone());
         } else if !text.is_empty() {
             refused += 1;
