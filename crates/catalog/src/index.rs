@@ -234,6 +234,10 @@ impl Index {
     }
 
     /// The documents of the images that fit a condition on `images`, in an order.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over arrays; a question asked again takes a clone"
+    )]
     pub(crate) fn select(
         &self,
         condition: &str,
@@ -394,6 +398,10 @@ impl Index {
         attempt().map_err(|error| failed("write", &path, error))
     }
 
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over arrays; a question asked again takes a clone"
+    )]
     pub(crate) fn ids(&self, sql: &str, values: impl rusqlite::Params + Clone) -> Result<Vec<String>> {
         self.run("read", |connection| {
             let mut statement = connection.prepare_cached(sql)?;

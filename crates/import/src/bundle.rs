@@ -260,7 +260,7 @@ impl Bundle {
 /// [`Refusal::Bundle`] for anything that does not hold together; [`kiln_catalog::Refusal`]; I/O.
 pub fn import_bundle(
     store: &Store,
-    source: Arc<dyn ByteSource>,
+    source: &Arc<dyn ByteSource>,
     name: &NameTag,
     if_taken: IfTaken,
     observer: &dyn Observer,
@@ -268,7 +268,7 @@ pub fn import_bundle(
     if if_taken == IfTaken::Refuse {
         store.check_free(name)?;
     }
-    let bundle = open(&source)?;
+    let bundle = open(source)?;
     let (file, entry) = bundle.member(MANIFEST)?;
     let mut text = vec![0; usize::try_from(file.byte_len().min(MAX_TEXT)).unwrap_or(0)];
     file.read_bytes(FileOffset::ZERO, &mut text)?;

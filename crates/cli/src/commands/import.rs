@@ -127,7 +127,7 @@ struct LayerRecord {
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let name: NameTag = args.name.parse()?;
     if let Some(source) = bundle(args)? {
-        return take_bundle(args, source, &name, session);
+        return take_bundle(args, &source, &name, session);
     }
     let request = request(args, name.clone())?;
     let label =
@@ -162,7 +162,7 @@ fn bundle(args: &Args) -> Result<Option<Arc<dyn ByteSource>>> {
 
 fn take_bundle(
     args: &Args,
-    source: Arc<dyn ByteSource>,
+    source: &Arc<dyn ByteSource>,
     name: &NameTag,
     session: &mut Session,
 ) -> Result<Answer> {

@@ -100,8 +100,8 @@ fn bundled(bench: &Bench, name: &str) -> (PathBuf, Manifest) {
 }
 
 fn take(store: &Store, bytes: Vec<u8>) -> Result<kiln_catalog::Published> {
-    let source = Arc::new(MemorySource::new(bytes));
-    import_bundle(store, source, &"got:1".parse().unwrap(), IfTaken::Refuse, &Silent)
+    let source: Arc<dyn kiln_disk::ByteSource> = Arc::new(MemorySource::new(bytes));
+    import_bundle(store, &source, &"got:1".parse().unwrap(), IfTaken::Refuse, &Silent)
 }
 
 #[test]
