@@ -122,7 +122,11 @@ fn points(calls: u64, sample: u64) -> Vec<u64> {
     (1..=calls).step_by(usize::try_from(step).unwrap()).collect()
 }
 
-fn torture(command: &str, faults: &[(&str, fn(u64) -> Fault)], sample: u64) {
+/// A kind of fault, and the fault of that kind at a call.
+type Strike = (&'static str, fn(u64) -> Fault);
+
+#[allow(clippy::print_stdout, reason = "the counts are what `make torture` is for")]
+fn torture(command: &str, faults: &[Strike], sample: u64) {
     let (name, words) = COMMANDS.into_iter().find(|(name, _)| *name == command).unwrap();
     let bench = Bench::new();
     bench.reset();
@@ -155,9 +159,9 @@ fn torture(command: &str, faults: &[(&str, fn(u64) -> Fault)], sample: u64) {
     }
 }
 
-const KILL: (&str, fn(u64) -> Fault) = ("killed", Fault::KillAt);
-const FULL: (&str, fn(u64) -> Fault) = ("disk full from", |at| Fault::FailFrom(at, ENOSPC));
-const BROKEN: (&str, fn(u64) -> Fault) = ("one I/O error", |at| Fault::FailAt(at, EIO));
+const KILL: Strike = ("killed", Fault::KillAt);
+const FULL: Strike = ("disk full from", |at| Fault::FailFrom(at, ENOSPC));
+const BROKEN: Strike = ("one I/O error", |at| Fault::FailAt(at, EIO));
 
 macro_rules! tortures {
     ($($test:ident $command:literal;)*) => {
