@@ -105,7 +105,7 @@ fn instance_keeps_the_layers_of_an_image_that_is_lost() {
     assert_eq!(store.collect(false).unwrap().layers, []);
     assert!(store.layer_path(&a.layers[0]).exists());
     store.rebuild().unwrap();
-    assert_eq!(store.instances().unwrap(), [instance.clone()]);
+    assert_eq!(store.instances().unwrap(), std::slice::from_ref(&instance));
     assert_eq!(finding_ids(&store), [""; 0]);
     store.drop_instance(&instance.id).unwrap();
     assert!(!store.layer_path(&a.layers[0]).exists());
