@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A disk of your own for `make demo`; the Debian disk, built on first use, when empty.
 DISK ?=
-.PHONY: help demo setup build fmt fmt-check lint test e2e ci bench fixtures fixtures-check fuzz-smoke doc man
+.PHONY: help demo setup build fmt fmt-check lint test e2e torture ci bench fixtures fixtures-check fuzz-smoke doc man
 
 LOGS := target/ci
 
@@ -40,6 +40,10 @@ e2e: ## End-to-end tests: the Debian disk imported, exported, booted
 	@mkdir -p $(LOGS)
 	cargo xtask fixtures
 	cargo test --workspace --locked --no-fail-fast --test e2e -- --ignored --test-threads=1 2>&1 | tee $(LOGS)/e2e.log
+
+torture: ## Faults at every I/O system call of the commands that change a store; prints the counts
+	@mkdir -p $(LOGS)
+	KILN_TORTURE=whole cargo test --locked --package kiln-cli --test e2e torture:: -- --nocapture 2>&1 | tee $(LOGS)/torture.log
 
 ci: ## Everything that must hold before a change lands
 	@bash crates/xtask/scripts/ci.sh

@@ -22,5 +22,6 @@ mod received;
 mod references;
 mod signed;
 mod targets;
+mod torture;
 mod verify;
 mod wrapped;

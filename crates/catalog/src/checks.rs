@@ -38,6 +38,14 @@ checks! {
         "A signature of the image is not valid."
         "Somebody changed the image's record or its signatures; whose image it is cannot be told."
         "restore images/<id>/ from a backup, or sign the image again after a look at it";
+    RECORD_DAMAGED "store.record.damaged" Fatal
+        "The record of an image's life is damaged."
+        "Its name, rights and state are doubtful; a rebuild of the index would lose the image."
+        "kiln store fsck --repair writes it again from the index, when that still has it";
+    INSTANCE_DAMAGED "store.instance.damaged" Fatal
+        "The record of an instance is damaged."
+        "The layers that it needs may be taken for unused."
+        "restore instances/<id>/record.json from a backup";
     MANIFEST_MISSING "store.manifest.missing" Fatal
         "The index lists an image that has no manifest."
         "A rebuild of the index would lose the image."

@@ -5,8 +5,10 @@
 
 use std::path::PathBuf;
 
+use crate::account::Account;
 use crate::id::ImageId;
 use crate::name::NameProblem;
+use crate::rights::{Action, Reason};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -78,6 +80,9 @@ pub enum Malformation {
     /// Not the JSON that it should be.
     #[error("it cannot be read as JSON of its schema")]
     Json(#[source] serde_json::Error),
+    /// Not the TOML that it should be.
+    #[error("it cannot be read as TOML: {0}")]
+    Toml(String),
     /// Longer than any honest file of its kind.
     #[error("it has {len} bytes, at most {allowed} make sense")]
     TooLong {
@@ -199,6 +204,101 @@ pub enum Refusal {
     /// A key is not usable.
     #[error("{0}")]
     Key(crate::key::KeyProblem),
+    /// The rights table says no.
+    #[error("{id} ({title}) cannot be {}: {}", action.verb(), reason.words())]
+    Rights {
+        /// What was to be done.
+        action: Action,
+        /// The image.
+        id: ImageId,
+        /// Its name and tag.
+        title: String,
+        /// Why not.
+        reason: Reason,
+    },
+    /// The account has all that it may have.
+    #[error("the quota of {what} is {allowed}: {used} are taken, {asked} more were asked for")]
+    Quota {
+        /// Of what.
+        what: &'static str,
+        /// Taken already.
+        used: u64,
+        /// Asked for.
+        asked: u64,
+        /// Allowed.
+        allowed: u64,
+    },
+    /// A text that is empty, too long, or holds control characters.
+    #[error("the {what} has {len} characters: 1 to {allowed} printable ones are allowed")]
+    Text {
+        /// What it is.
+        what: &'static str,
+        /// Characters given.
+        len: usize,
+        /// Characters allowed.
+        allowed: usize,
+    },
+    /// More of something than an image may have.
+    #[error("an image has at most {allowed} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// Allowed.
+        allowed: usize,
+    },
+    /// An image shared with its owner.
+    #[error("an image cannot be shared with its own owner")]
+    ShareWithSelf,
+    /// A share that is not there.
+    #[error("it is not shared with {account}")]
+    NotShared {
+        /// The account.
+        account: Account,
+    },
+    /// An instance that is not there.
+    #[error("no instance {id:?}")]
+    NoInstance {
+        /// What was asked for.
+        id: String,
+    },
+    /// A job that is not there.
+    #[error("no job {id:?}")]
+    NoJob {
+        /// What was asked for.
+        id: String,
+    },
+    /// A job that cannot go on.
+    #[error("the job {id} cannot be resumed: {reason}")]
+    NotResumable {
+        /// The job.
+        id: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// More layers upon each other than are read.
+    #[error("an image of {layers} layers: at most {allowed} are stacked")]
+    TooDeep {
+        /// How many.
+        layers: usize,
+        /// How many may be.
+        allowed: usize,
+    },
+    /// Something in the store cannot be read, so it is not known what is needed.
+    #[error("{what} cannot be read, so it is not known which layers are needed")]
+    NotClean {
+        /// An image or an instance.
+        what: String,
+    },
+    /// A setting that cannot be used.
+    #[error("the setting {key} from {origin}: {problem}")]
+    Setting {
+        /// Its name.
+        key: String,
+        /// Where it is.
+        origin: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The image has a shape that this version cannot open.
     #[error("{id} has {layers} layers, this version opens images of one")]
     LayerCount {
@@ -222,6 +322,9 @@ impl Error {
                 Malformation::IndexCorrupt(_) => "store.index.damaged",
                 Malformation::IndexForeign { .. } => "store.index.foreign",
                 _ if *structure == "manifest" => "store.manifest.damaged",
+                _ if *structure == "record" => "store.record.damaged",
+                _ if *structure == "instance record" => "store.instance.damaged",
+                _ if *structure == "settings" => "config.syntax",
                 _ if *structure == "intent" => "store.staging.damaged",
                 _ if *structure == "signatures" => "store.signatures.damaged",
                 _ => "store.json.damaged",
@@ -244,6 +347,9 @@ impl Error {
                     "the images are not in the index: kiln store rebuild makes it again and keeps the old one aside"
                 }
                 _ if *structure == "manifest" => "kiln store fsck lists what else is wrong in the store",
+                _ if *structure == "record" => {
+                    "kiln store fsck --repair writes it again from the index, when that still has it"
+                }
                 _ => "restore the file from a backup, or name another store with --store",
             },
             Self::Refused(refusal) => return refusal.hint(),
@@ -281,6 +387,18 @@ impl Refusal {
             Self::NoPlace => "store.no-place",
             Self::Busy { .. } => "store.busy",
             Self::LayerDiffers { .. } => "store.layer.differs",
+            Self::Rights { reason, .. } => reason.code(),
+            Self::Quota { .. } => "store.quota",
+            Self::Text { .. } => "name.text",
+            Self::TooMany { .. } => "name.too-many",
+            Self::ShareWithSelf => "rights.own-account",
+            Self::NotShared { .. } => "rights.not-shared",
+            Self::NoInstance { .. } => "store.no-instance",
+            Self::NoJob { .. } => "store.no-job",
+            Self::NotResumable { .. } => "store.job.not-resumable",
+            Self::TooDeep { .. } => "store.layers.depth",
+            Self::NotClean { .. } => "store.not-clean",
+            Self::Setting { .. } => "config.value",
             Self::LayerCount { .. } => "store.layers",
             Self::Key(problem) => problem.code(),
         }
@@ -307,7 +425,25 @@ impl Refusal {
                     .to_owned()
             }
             Self::Key(problem) => problem.hint().to_owned(),
-            Self::LayerCount { .. } => return None,
+            Self::Rights { id, reason, .. } => return reason.hint(id.as_str()),
+            Self::Quota { what, .. } => format!(
+                "kiln prune and kiln rm make room; kiln config show --origin says where quota.{what} is set"
+            ),
+            Self::Text { .. } => "shorten the text, and leave out line breaks".to_owned(),
+            Self::NotShared { .. } => "kiln shares IMAGE shows with whom it is shared".to_owned(),
+            Self::NoJob { .. } => "kiln jobs lists them".to_owned(),
+            Self::NotResumable { .. } => {
+                "kiln jobs shows it; kiln cancel JOB stops it, or clears it away".to_owned()
+            }
+            Self::TooDeep { .. } => "kiln flatten IMAGE joins the layers of the image below".to_owned(),
+            Self::NotClean { .. } => "kiln store fsck says what is wrong with it".to_owned(),
+            Self::Setting { .. } => {
+                "kiln config show --origin lists all settings and where they come from".to_owned()
+            }
+            Self::LayerCount { .. }
+            | Self::TooMany { .. }
+            | Self::ShareWithSelf
+            | Self::NoInstance { .. } => return None,
         })
     }
 }

@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::checks;
 use crate::error::{Error, Malformation, Result, io};
 use crate::id::{ImageId, LayerId};
-use crate::index::Index;
+use crate::index::{Entry, Index, Texts};
 use crate::job::{remove_layer, sweep_locked};
 use crate::layout::names_in;
 use crate::manifest::{LayerRecord, Manifest};
 use crate::publish::transport;
+use crate::record::Record;
+use crate::sealed;
 use crate::store::Store;
 
 /// How far a check of the store goes.
@@ -67,10 +69,11 @@ impl Store {
             let _lock = self.exclusive()?;
             let index = self.judge_index(&mut report)?;
             self.judge_staging(index, &mut report)?;
-            let images = self.judge_manifests(&mut report)?;
+            let images = self.judge_manifests(options, &mut report)?;
+            let instances = self.judge_instances(&mut report)?;
             self.judge_rows(&images, &mut report)?;
             let layers = self.judge_layers(&images, &mut report)?;
-            self.judge_strays(&layers, options, &mut report)?;
+            self.judge_strays(&layers, &instances, options, &mut report)?;
             self.judge_modes(&mut report)?;
             layers
         };
@@ -121,21 +124,36 @@ impl Store {
         Ok(())
     }
 
-    fn judge_manifests(&self, report: &mut FsckReport) -> Result<Vec<(Manifest, String)>> {
-        let (images, damaged) = self.manifests()?;
+    fn judge_manifests(&self, options: FsckOptions, report: &mut FsckReport) -> Result<Vec<Entry>> {
+        let (mut images, damaged) = self.entries()?;
         for (id, error) in damaged {
-            report.findings.push(checks::MANIFEST_DAMAGED.found(format!("{id}: {}", words(&error))));
+            let record = matches!(error, Error::Malformed { structure: "record", .. })
+                || (error.code() == "io.not-found" && self.layout.manifest(&id).exists());
+            if record
+                && options.repair
+                && let Some(entry) = self.restored(&id)?
+            {
+                report.repaired.push(Repaired {
+                    id: checks::RECORD_DAMAGED.id,
+                    what: id.to_string(),
+                    freed_bytes: 0,
+                });
+                images.push(entry);
+                continue;
+            }
+            let check = if record { &checks::RECORD_DAMAGED } else { &checks::MANIFEST_DAMAGED };
+            report.findings.push(check.found(format!("{id}: {}", words(&error))));
         }
         let mut names = BTreeMap::new();
-        for (manifest, _) in &images {
+        for Entry { manifest, record, .. } in &images {
             if let Some(name) = manifest.name_tag()
-                && let Some(first) = names.insert(name.to_string(), &manifest.id)
+                && let Some(first) = names.insert((&record.owner, name.to_string()), &manifest.id)
             {
                 let detail = format!("{name}: {first} and {}", manifest.id);
                 report.findings.push(checks::NAME_TWICE.found(detail));
             }
         }
-        for (manifest, _) in &images {
+        for Entry { manifest, .. } in &images {
             self.judge_signatures(manifest, &mut report.findings)?;
         }
         report.images = u64::try_from(images.len()).unwrap_or(u64::MAX);
@@ -160,33 +178,100 @@ impl Store {
         }
     }
 
-    /// All sound manifests, oldest first, and what is wrong with the others.
+    /// Writes the record of an image again from its row, when that is sound.
+    fn restored(&self, id: &ImageId) -> Result<Option<Entry>> {
+        let Ok(index) = self.index() else { return Ok(None) };
+        let Ok(Some(texts)) = index.texts(id) else { return Ok(None) };
+        if texts.record.is_none() {
+            return Ok(None);
+        }
+        match self.entry_of(id.as_str(), texts) {
+            Ok(entry) => {
+                self.write_record_file(&entry)?;
+                Ok(Some(entry))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The layers that instances keep.
+    fn judge_instances(&self, report: &mut FsckReport) -> Result<BTreeSet<LayerId>> {
+        let (instances, damaged) = self.instance_files()?;
+        for (name, error) in damaged {
+            report.findings.push(checks::INSTANCE_DAMAGED.found(format!("{name}: {}", words(&error))));
+        }
+        if let Ok(rows) = self.index().and_then(|index| index.instances()) {
+            let rows: BTreeMap<String, String> = rows.into_iter().collect();
+            for (record, text) in &instances {
+                if rows.get(record.id.as_str()) != Some(text) {
+                    report.findings.push(checks::ROW_DIFFERS.found(record.id.to_string()));
+                }
+            }
+        }
+        let mut layers = BTreeSet::new();
+        for (record, _) in instances {
+            for layer in record.layers {
+                if !self.layout.layer(&layer).exists() {
+                    let detail = format!("{layer} of {}", record.id);
+                    report.findings.push(checks::LAYER_MISSING.found(detail));
+                }
+                layers.insert(layer);
+            }
+        }
+        Ok(layers)
+    }
+
+    /// All sound images as they are on disk, oldest first, and what is wrong with the others.
     #[allow(clippy::type_complexity, reason = "two lists, used twice")]
-    pub(crate) fn manifests(&self) -> Result<(Vec<(Manifest, String)>, Vec<(ImageId, Error)>)> {
+    pub(crate) fn entries(&self) -> Result<(Vec<Entry>, Vec<(ImageId, Error)>)> {
         let (mut sound, mut damaged) = (Vec::new(), Vec::new());
         for name in names_in(&self.layout.images())? {
             let Ok(id) = name.parse::<ImageId>() else { continue };
-            match Manifest::read(&self.layout.manifest(&id), &id) {
-                Ok(pair) => sound.push(pair),
+            match self.entry_on_disk(&id) {
+                Ok(entry) => sound.push(entry),
                 Err(error) => damaged.push((id, error)),
             }
         }
-        sound.sort_by(|(a, _), (b, _)| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        sound.sort_by(|a, b| {
+            (a.manifest.created_at, &a.manifest.id).cmp(&(b.manifest.created_at, &b.manifest.id))
+        });
         Ok((sound, damaged))
     }
 
-    fn judge_rows(&self, images: &[(Manifest, String)], report: &mut FsckReport) -> Result<()> {
+    /// An image as its files say.
+    pub(crate) fn entry_on_disk(&self, id: &ImageId) -> Result<Entry> {
+        let (manifest, text) = Manifest::read(&self.layout.manifest(id), id)?;
+        let path = self.layout.record(id);
+        let (record, record_text) = match sealed::read::<Record>(&path) {
+            Ok((record, _)) if record.id != *id => {
+                let found = record.id;
+                return Err(sealed::malformed::<Record>(&path, Malformation::WrongImage { found }));
+            }
+            Ok((record, text)) => (record, Some(text)),
+            Err(error) if error.code() == "io.not-found" => {
+                (Record::new(&manifest, self.first_owner.clone()), None)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Entry {
+            manifest: record.amend(manifest),
+            record,
+            texts: Texts { manifest: text, record: record_text },
+        })
+    }
+
+    fn judge_rows(&self, images: &[Entry], report: &mut FsckReport) -> Result<()> {
         let rows = match self.index().and_then(|index| index.all()) {
             Ok(rows) => rows,
             // Already found.
             Err(Error::Malformed { .. } | Error::Unsupported { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let rows: BTreeMap<String, String> = rows.into_iter().collect();
-        for (manifest, text) in images {
+        let rows: BTreeMap<String, Texts> = rows.into_iter().collect();
+        for Entry { manifest, texts, .. } in images {
             match rows.get(manifest.id.as_str()) {
                 None => report.findings.push(checks::ROW_MISSING.found(manifest.id.to_string())),
-                Some(row) if row != text => {
+                Some(row) if row != texts => {
                     report.findings.push(checks::ROW_DIFFERS.found(manifest.id.to_string()));
                 }
                 Some(_) => {}
@@ -203,11 +288,11 @@ impl Store {
 
     fn judge_layers(
         &self,
-        images: &[(Manifest, String)],
+        images: &[Entry],
         report: &mut FsckReport,
     ) -> Result<BTreeMap<LayerId, LayerRecord>> {
         let mut layers = BTreeMap::new();
-        for (manifest, _) in images {
+        for Entry { manifest, .. } in images {
             for layer in &manifest.layers {
                 if layers.insert(layer.digest.clone(), layer.clone()).is_some() {
                     continue;
@@ -225,7 +310,11 @@ impl Store {
                         layer.byte_len
                     ))),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                        let detail = format!("{} of {}", layer.digest, manifest.id);
+                        let aside = self.layout.quarantine().join(format!("{}.qcow2", layer.digest.hex()));
+                        let mut detail = format!("{} of {}", layer.digest, manifest.id);
+                        if aside.exists() {
+                            detail += ": it was damaged and is in quarantine";
+                        }
                         report.findings.push(checks::LAYER_MISSING.found(detail));
                     }
                     Err(error) => return Err(io("stat", &path, error)),
@@ -242,11 +331,12 @@ impl Store {
     fn judge_strays(
         &self,
         layers: &BTreeMap<LayerId, LayerRecord>,
+        instances: &BTreeSet<LayerId>,
         options: FsckOptions,
         report: &mut FsckReport,
     ) -> Result<()> {
         let mut strays = Vec::new();
-        let known = ["store.json", "layers", "images", "instances", "staging"];
+        let known = ["store.json", "layers", "images", "instances", "quarantine", "staging"];
         for name in names_in(self.layout.root())? {
             if !known.contains(&name.as_str()) && !name.starts_with("catalog.") {
                 strays.push(name);
@@ -266,7 +356,7 @@ impl Store {
                     .and_then(|stem| format!("sha256:{stem}").parse::<LayerId>().ok());
                 match id {
                     None => strays.push(format!("layers/{dir}/{name}")),
-                    Some(id) if !layers.contains_key(&id) => {
+                    Some(id) if !layers.contains_key(&id) && !instances.contains(&id) => {
                         unreferenced.insert(id);
                     }
                     Some(_) => {}

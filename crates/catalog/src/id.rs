@@ -33,8 +33,7 @@ impl ImageId {
 
     /// An id from eight random bytes.
     pub(crate) fn from_random(random: [u8; 8]) -> Self {
-        let tail = random.map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
-        Self(PREFIX.chars().chain(tail).collect())
+        Self(PREFIX.chars().chain(tail_of(random)).collect())
     }
 }
 
@@ -42,14 +41,57 @@ impl FromStr for ImageId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let tail = text.strip_prefix(PREFIX).filter(|tail| {
-            tail.len() == 8 && tail.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
-        });
-        match tail {
+        match text.strip_prefix(PREFIX).filter(|tail| is_tail(tail)) {
             Some(_) => Ok(Self(text.to_owned())),
             None => Err(BadId { given: text.chars().take(80).collect(), expected: "an image id" }),
         }
     }
+}
+
+/// What every instance id starts with.
+const INSTANCE_PREFIX: &str = "ins-";
+
+/// The id of an instance: `ins-` and eight of `a-z2-7`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceId(String);
+
+impl InstanceId {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An id from eight random bytes.
+    pub(crate) fn from_random(random: [u8; 8]) -> Self {
+        Self(INSTANCE_PREFIX.chars().chain(tail_of(random)).collect())
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        match text.strip_prefix(INSTANCE_PREFIX).filter(|tail| is_tail(tail)) {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(BadId { given: text.chars().take(80).collect(), expected: "an instance id" }),
+        }
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn tail_of(random: [u8; 8]) -> [char; 8] {
+    random.map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+}
+
+fn is_tail(tail: &str) -> bool {
+    tail.len() == 8 && tail.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
 }
 
 /// The id of a layer: the SHA-256 of its file, written `sha256:` and 64 hexadecimal digits.
@@ -110,6 +152,7 @@ macro_rules! through_text {
 }
 through_text!(ImageId);
 through_text!(LayerId);
+through_text!(InstanceId);
 
 #[cfg(test)]
 mod tests {

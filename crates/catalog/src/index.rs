@@ -10,26 +10,51 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::error::{Error, Malformation, Refusal, Result, io};
-use crate::id::{ImageId, LayerId};
+use crate::id::{ImageId, InstanceId, LayerId};
+use crate::instances::InstanceRecord;
 use crate::layout::{Layout, create_new, sync_dir};
 use crate::lock::{self, Lock, PATIENCE, Share};
 use crate::manifest::Manifest;
+use crate::record::Record;
 
 /// "KILN", in the header of the database file.
 const APPLICATION_ID: i64 = 0x4b49_4c4e;
 /// Version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE images (
-    id         TEXT PRIMARY KEY NOT NULL,
-    name       TEXT NOT NULL,
-    tag        TEXT,
-    created_at TEXT NOT NULL,
-    disk_bytes INTEGER NOT NULL,
-    manifest   TEXT NOT NULL
+    id           TEXT PRIMARY KEY NOT NULL,
+    owner        TEXT NOT NULL,
+    name         TEXT NOT NULL,
+    tag          TEXT,
+    type         TEXT NOT NULL,
+    state        TEXT NOT NULL,
+    os           TEXT,
+    architecture TEXT,
+    boot_mode    TEXT,
+    family       TEXT,
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER,
+    verified_at  INTEGER,
+    disk_bytes   INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX images_by_tag ON images (name, tag) WHERE tag IS NOT NULL;
+CREATE UNIQUE INDEX images_by_tag ON images (owner, name, tag) WHERE tag IS NOT NULL;
+CREATE INDEX images_by_name ON images (name, tag);
+CREATE INDEX images_by_family ON images (family, created_at) WHERE family IS NOT NULL;
+CREATE TABLE texts (
+    image    TEXT PRIMARY KEY NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    manifest TEXT NOT NULL,
+    record   TEXT
+) STRICT;
+CREATE TABLE shares (
+    image    TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    account  TEXT NOT NULL,
+    accepted INTEGER NOT NULL,
+    PRIMARY KEY (image, account)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX shares_by_account ON shares (account, image);
 CREATE TABLE layers (
     image    TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,
@@ -44,6 +69,18 @@ CREATE TABLE digests (
     PRIMARY KEY (digest, image)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX digests_by_image ON digests (image);
+CREATE TABLE instances (
+    id     TEXT PRIMARY KEY NOT NULL,
+    image  TEXT NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+CREATE INDEX instances_by_image ON instances (image);
+CREATE TABLE instance_layers (
+    instance TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+    digest   TEXT NOT NULL,
+    PRIMARY KEY (instance, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX instance_layers_by_digest ON instance_layers (digest);
 ";
 
 /// An open index.
@@ -67,7 +104,29 @@ impl Index {
         Self::connect(path, Some(lock))
     }
 
+    /// The manifests in an index of version 1, with which a store of version 1 is opened for the last time. `None`
+    /// when the index is of this version already.
+    pub(crate) fn of_version_1(layout: &Layout) -> Result<Option<Vec<String>>> {
+        let lock = lock::wait_for(&layout.index_lock(), Share::Shared)?;
+        let path = layout.index();
+        if !path.try_exists().map_err(|source| io("look for", &path, source))? {
+            return Err(malformed(&path, Malformation::IndexMissing));
+        }
+        match Self::connect_as(path, Some(lock), 1) {
+            Ok(index) => {
+                let sql = "SELECT manifest FROM images ORDER BY created_at, id";
+                index.ids(sql, params![]).map(Some)
+            }
+            Err(Error::Unsupported { found, .. }) if found == VERSION.to_string() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn connect(path: PathBuf, lock: Option<Lock>) -> Result<Self> {
+        Self::connect_as(path, lock, VERSION)
+    }
+
+    fn connect_as(path: PathBuf, lock: Option<Lock>, known: i64) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
             Connection::open_with_flags(&path, flags).map_err(|error| failed("open", &path, error))?;
@@ -88,12 +147,12 @@ impl Index {
         if application_id != APPLICATION_ID {
             return Err(malformed(&index.path, Malformation::IndexForeign { application_id }));
         }
-        if version != VERSION {
+        if version != known {
             return Err(Error::Unsupported {
                 code: "store.index.version",
                 path: index.path.clone(),
                 found: version.to_string(),
-                known: VERSION.to_string(),
+                known: known.to_string(),
             });
         }
         Ok(index)
@@ -101,8 +160,8 @@ impl Index {
 
     /// Makes an index with these manifests in a new file and brings it to the device; nobody uses it yet.
     ///
-    /// Where two manifests claim one `name:tag`, the first in the list has it.
-    pub(crate) fn build(path: &Path, manifests: &[(Manifest, String)]) -> Result<()> {
+    /// Where two images of one owner claim one `name:tag`, the first in the list has it.
+    pub(crate) fn build(path: &Path, images: &[Entry], instances: &[(InstanceRecord, String)]) -> Result<()> {
         drop(create_new(path)?);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let made = || -> rusqlite::Result<()> {
@@ -113,8 +172,11 @@ impl Index {
             ))?;
             let change = connection.transaction()?;
             change.execute_batch(TABLES)?;
-            for (manifest, text) in manifests {
-                insert(&change, manifest, text, TagColumn::IfFree)?;
+            for entry in images {
+                insert(&change, entry, TagColumn::IfFree)?;
+            }
+            for (record, text) in instances {
+                insert_instance(&change, record, text)?;
             }
             change.commit()?;
             connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")?;
@@ -166,46 +228,144 @@ impl Index {
         })
     }
 
-    /// The manifests of all images, as text with their ids, by name, tag and age.
-    pub(crate) fn all(&self) -> Result<Vec<(String, String)>> {
+    /// The documents of all images, with their ids, by name, tag and age.
+    pub(crate) fn all(&self) -> Result<Vec<(String, Texts)>> {
+        self.select("", params![], "name, tag IS NULL, tag, created_at, id")
+    }
+
+    /// The documents of the images that fit a condition on `images`, in an order.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over arrays; a question asked again takes a clone"
+    )]
+    pub(crate) fn select(
+        &self,
+        condition: &str,
+        values: impl rusqlite::Params + Clone,
+        order: &str,
+    ) -> Result<Vec<(String, Texts)>> {
+        let condition = if condition.is_empty() { "1" } else { condition };
+        let sql = format!(
+            "SELECT images.id, manifest, record FROM images JOIN texts ON texts.image = images.id
+             WHERE {condition} ORDER BY {order}"
+        );
         self.run("read", |connection| {
-            let mut statement = connection
-                .prepare("SELECT id, manifest FROM images ORDER BY name, tag IS NULL, tag, created_at, id")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut statement = connection.prepare(&sql)?;
+            let rows = statement.query_map(values.clone(), |row| {
+                Ok((row.get(0)?, Texts { manifest: row.get(1)?, record: row.get(2)? }))
+            })?;
             rows.collect()
         })
     }
 
-    pub(crate) fn manifest_text(&self, id: &ImageId) -> Result<Option<String>> {
+    pub(crate) fn texts(&self, id: &ImageId) -> Result<Option<Texts>> {
         self.run("read", |connection| {
             connection
-                .query_row("SELECT manifest FROM images WHERE id = ?1", [id.as_str()], |row| row.get(0))
+                .query_row("SELECT manifest, record FROM texts WHERE image = ?1", [id.as_str()], |row| {
+                    Ok(Texts { manifest: row.get(0)?, record: row.get(1)? })
+                })
                 .optional()
         })
     }
 
-    pub(crate) fn by_tag(&self, name: &str, tag: &str) -> Result<Vec<String>> {
-        self.ids("SELECT id FROM images WHERE name = ?1 AND tag = ?2", params![name, tag])
+    /// The image of an owner with this name and tag.
+    pub(crate) fn by_tag(&self, owner: &str, name: &str, tag: &str) -> Result<Vec<String>> {
+        self.ids(
+            "SELECT id FROM images WHERE owner = ?1 AND name = ?2 AND tag = ?3",
+            params![owner, name, tag],
+        )
+    }
+
+    /// Images of all owners with this name and tag.
+    pub(crate) fn by_any_tag(&self, name: &str, tag: &str) -> Result<Vec<String>> {
+        self.ids("SELECT id FROM images WHERE name = ?1 AND tag = ?2 ORDER BY id", params![name, tag])
     }
 
     pub(crate) fn by_prefix(&self, prefix: &str) -> Result<Vec<String>> {
-        self.ids("SELECT id FROM images WHERE substr(id, 1, length(?1)) = ?1 ORDER BY id", params![prefix])
+        // A range, so that the primary key serves it: no id holds a character behind 'z'.
+        self.ids(
+            "SELECT id FROM images WHERE id >= ?1 AND id < ?1 || '{' AND substr(id, 1, length(?1)) = ?1
+             ORDER BY id",
+            params![prefix],
+        )
     }
 
     pub(crate) fn by_digest(&self, digest: &str) -> Result<Vec<String>> {
         self.ids("SELECT image FROM digests WHERE digest = ?1 ORDER BY image", params![digest])
     }
 
-    /// How many images have a layer.
+    /// How many images and instances have a layer.
     pub(crate) fn holders(&self, layer: &LayerId) -> Result<u64> {
         let count: i64 = self.run("read", |connection| {
-            connection.query_row(
-                "SELECT count(DISTINCT image) FROM layers WHERE digest = ?1",
-                [layer.to_string()],
-                |row| row.get(0),
-            )
+            let mut statement = connection.prepare_cached(
+                "SELECT (SELECT count(DISTINCT image) FROM layers WHERE digest = ?1)
+                      + (SELECT count(*) FROM instance_layers WHERE digest = ?1)",
+            )?;
+            statement.query_row([layer.to_string()], |row| row.get(0))
         })?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// The images that have a layer.
+    pub(crate) fn images_of(&self, layer: &LayerId) -> Result<Vec<String>> {
+        self.ids("SELECT DISTINCT image FROM layers WHERE digest = ?1 ORDER BY image", [layer.to_string()])
+    }
+
+    /// Every layer that an image or an instance has.
+    pub(crate) fn held_layers(&self) -> Result<Vec<String>> {
+        self.ids("SELECT digest FROM layers UNION SELECT digest FROM instance_layers", params![])
+    }
+
+    /// Whether an image of an account has a layer.
+    pub(crate) fn owner_has(&self, owner: &str, layer: &LayerId) -> Result<bool> {
+        let sql = "SELECT id FROM images JOIN layers ON layers.image = images.id
+                   WHERE digest = ?2 AND owner = ?1 LIMIT 1";
+        Ok(!self.ids(sql, params![owner, layer.to_string()])?.is_empty())
+    }
+
+    /// How many images an account has, and the bytes of their layers, each counted once.
+    pub(crate) fn taken_by(&self, owner: &str) -> Result<(u64, u64)> {
+        let (images, bytes): (i64, i64) = self.run("read", |connection| {
+            connection.query_row(
+                "SELECT (SELECT count(*) FROM images WHERE owner = ?1),
+                        (SELECT coalesce(sum(byte_len), 0) FROM (
+                             SELECT DISTINCT digest, byte_len FROM layers
+                             JOIN images ON images.id = layers.image WHERE owner = ?1))",
+                [owner],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+        })?;
+        Ok((u64::try_from(images).unwrap_or(0), u64::try_from(bytes).unwrap_or(0)))
+    }
+
+    /// The number that a question with one number in it answers.
+    pub(crate) fn count(&self, sql: &str, value: i64) -> Result<u64> {
+        let count: i64 =
+            self.run("read", |connection| connection.query_row(sql, [value], |row| row.get(0)))?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Ids of the instances that were started from an image.
+    pub(crate) fn instances_of(&self, image: &ImageId) -> Result<Vec<String>> {
+        self.ids("SELECT id FROM instances WHERE image = ?1 ORDER BY id", [image.as_str()])
+    }
+
+    /// The record of an instance as text.
+    pub(crate) fn instance_text(&self, id: &InstanceId) -> Result<Option<String>> {
+        self.run("read", |connection| {
+            connection
+                .query_row("SELECT record FROM instances WHERE id = ?1", [id.as_str()], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    /// The records of all instances, as text with their ids.
+    pub(crate) fn instances(&self) -> Result<Vec<(String, String)>> {
+        self.run("read", |connection| {
+            let mut statement = connection.prepare("SELECT id, record FROM instances ORDER BY id")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
     }
 
     /// Makes all changes of `edits` or none.
@@ -215,15 +375,21 @@ impl Index {
             let change = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for edit in edits {
                 match edit {
-                    Edit::Insert { manifest, text } => insert(&change, manifest, text, TagColumn::Must)?,
-                    Edit::Untag { id, text } => {
-                        change.execute(
-                            "UPDATE images SET tag = NULL, manifest = ?2 WHERE id = ?1",
-                            params![id.as_str(), text],
-                        )?;
+                    Edit::Insert(entry) => insert(&change, entry, TagColumn::Must)?,
+                    Edit::Amend(entry) => {
+                        let id = entry.manifest.id.as_str();
+                        change.execute("DELETE FROM images WHERE id = ?1", [id])?;
+                        insert(&change, entry, TagColumn::Must)?;
                     }
                     Edit::Delete { id } => {
                         change.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])?;
+                    }
+                    Edit::PutInstance { record, text } => {
+                        change.execute("DELETE FROM instances WHERE id = ?1", [record.id.as_str()])?;
+                        insert_instance(&change, record, text)?;
+                    }
+                    Edit::DropInstance { id } => {
+                        change.execute("DELETE FROM instances WHERE id = ?1", [id.as_str()])?;
                     }
                 }
             }
@@ -232,10 +398,14 @@ impl Index {
         attempt().map_err(|error| failed("write", &path, error))
     }
 
-    fn ids(&self, sql: &str, values: impl rusqlite::Params + Copy) -> Result<Vec<String>> {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over arrays; a question asked again takes a clone"
+    )]
+    pub(crate) fn ids(&self, sql: &str, values: impl rusqlite::Params + Clone) -> Result<Vec<String>> {
         self.run("read", |connection| {
-            let mut statement = connection.prepare(sql)?;
-            let rows = statement.query_map(values, |row| row.get(0))?;
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(values.clone(), |row| row.get(0))?;
             rows.collect()
         })
     }
@@ -259,14 +429,37 @@ impl Index {
     }
 }
 
+/// The two documents of an image as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) manifest: String,
+    /// None for an image that never had a record written.
+    pub(crate) record: Option<String>,
+}
+
+/// An image as it goes into the index.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// The manifest as the record amends it.
+    pub(crate) manifest: Manifest,
+    /// The record, written or implied.
+    pub(crate) record: Record,
+    /// Both as they are on disk.
+    pub(crate) texts: Texts,
+}
+
 /// One change of the index.
 pub(crate) enum Edit<'a> {
     /// A new image.
-    Insert { manifest: &'a Manifest, text: &'a str },
-    /// An image loses its tag; `text` is its new manifest.
-    Untag { id: &'a ImageId, text: &'a str },
+    Insert(&'a Entry),
+    /// What is known about an image changed.
+    Amend(&'a Entry),
     /// An image goes.
     Delete { id: &'a ImageId },
+    /// A new instance, or what is known about one changed.
+    PutInstance { record: &'a InstanceRecord, text: &'a str },
+    /// An instance goes.
+    DropInstance { id: &'a InstanceId },
 }
 
 /// What to do about a tag that another image has.
@@ -276,30 +469,58 @@ enum TagColumn {
     IfFree,
 }
 
-fn insert(connection: &Connection, manifest: &Manifest, text: &str, tag: TagColumn) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, entry: &Entry, tag: TagColumn) -> rusqlite::Result<()> {
+    let Entry { manifest, record, texts } = entry;
     let id = manifest.id.as_str();
-    let name = manifest.name.as_str();
-    let mut column = manifest.tag.as_ref().map(crate::name::Tag::as_str);
+    let (owner, name) = (record.owner.as_str(), record.name.as_str());
+    let mut column = record.tag.as_ref().map(crate::name::Tag::as_str);
     if tag == TagColumn::IfFree {
         let taken = connection
-            .query_row("SELECT 1 FROM images WHERE name = ?1 AND tag = ?2", params![name, column], |_| Ok(()))
+            .prepare_cached("SELECT 1 FROM images WHERE owner = ?1 AND name = ?2 AND tag = ?3")?
+            .query_row(params![owner, name, column], |_| Ok(()))
             .optional()?;
         column = column.filter(|_| taken.is_none());
     }
-    connection.execute(
-        "INSERT INTO images (id, name, tag, created_at, disk_bytes, manifest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![id, name, column, manifest.created_at.to_string(), signed(manifest.disk_bytes), text],
-    )?;
+    connection
+        .prepare_cached(
+            "INSERT INTO images (id, owner, name, tag, type, state, os, architecture, boot_mode, family,
+                                 created_at, expires_at, verified_at, disk_bytes, stored_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        )?
+        .execute(params![
+            id,
+            owner,
+            name,
+            column,
+            record.image_type.word(),
+            record.state.word(),
+            record.os,
+            record.architecture,
+            record.boot_mode,
+            record.family.as_ref().map(crate::name::Name::as_str),
+            manifest.created_at.as_microsecond(),
+            record.expires_at.map(jiff::Timestamp::as_microsecond),
+            record.verified.as_ref().map(|verified| verified.at.as_microsecond()),
+            signed(manifest.disk_bytes),
+            signed(manifest.stored_bytes()),
+        ])?;
+    connection
+        .prepare_cached("INSERT INTO texts (image, manifest, record) VALUES (?1, ?2, ?3)")?
+        .execute(params![id, texts.manifest, texts.record])?;
+    for share in &record.shares {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO shares (image, account, accepted) VALUES (?1, ?2, ?3)")?
+            .execute(params![id, share.account.as_str(), share.accepted_at.is_some()])?;
+    }
     for (position, layer) in manifest.layers.iter().enumerate() {
-        connection.execute(
-            "INSERT INTO layers (image, position, digest, byte_len) VALUES (?1, ?2, ?3, ?4)",
-            params![
+        connection
+            .prepare_cached("INSERT INTO layers (image, position, digest, byte_len) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
                 id,
                 i64::try_from(position).unwrap_or(i64::MAX),
                 layer.digest.to_string(),
                 signed(layer.byte_len)
-            ],
-        )?;
+            ])?;
     }
     let mut digests = vec![manifest.digests.content.to_string()];
     digests.extend(manifest.digests.raw.iter().map(ToString::to_string));
@@ -307,7 +528,22 @@ fn insert(connection: &Connection, manifest: &Manifest, text: &str, tag: TagColu
     digests.extend(manifest.layers.iter().map(|layer| layer.digest.to_string()));
     for digest in digests {
         connection
-            .execute("INSERT OR IGNORE INTO digests (digest, image) VALUES (?1, ?2)", params![digest, id])?;
+            .prepare_cached("INSERT OR IGNORE INTO digests (digest, image) VALUES (?1, ?2)")?
+            .execute(params![digest, id])?;
+    }
+    Ok(())
+}
+
+fn insert_instance(connection: &Connection, record: &InstanceRecord, text: &str) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO instances (id, image, record) VALUES (?1, ?2, ?3)",
+        params![record.id.as_str(), record.image.as_str(), text],
+    )?;
+    for layer in &record.layers {
+        connection.execute(
+            "INSERT OR IGNORE INTO instance_layers (instance, digest) VALUES (?1, ?2)",
+            params![record.id.as_str(), layer.to_string()],
+        )?;
     }
     Ok(())
 }

@@ -10,8 +10,9 @@ use kiln_disk::Existing;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Malformation, Result, io};
-use crate::id::{ImageId, LayerId};
+use crate::id::{ImageId, InstanceId, LayerId};
 use crate::index::Index;
+use crate::jobs;
 use crate::key::PrivateKey;
 use crate::layout::{
     Layout, create_new, make_dir, names_in, remove_file, remove_tree, sync_dir, write_whole,
@@ -28,6 +29,9 @@ pub(crate) struct Intent {
     pub(crate) images: Vec<ImageId>,
     /// Layers that are only there while a row holds them.
     pub(crate) layers: Vec<LayerId>,
+    /// Instances whose row decides whether, and with which bytes, their record is there.
+    #[serde(default)]
+    pub(crate) instances: Vec<InstanceId>,
 }
 
 /// A staging directory of this process; removed on drop, unless something in it is still to be settled.
@@ -35,6 +39,8 @@ pub(crate) struct Intent {
 pub(crate) struct JobDir {
     path: PathBuf,
     unsettled: bool,
+    /// Left for another process to go on with.
+    kept: bool,
     _lock: Lock,
 }
 
@@ -52,6 +58,16 @@ impl JobDir {
         Ok(())
     }
 
+    /// A job of a process that is gone, to go on with. The caller holds the store's exclusive lock and the job's.
+    pub(crate) fn taken_over(path: PathBuf, lock: Lock) -> Self {
+        Self { path, unsettled: false, kept: false, _lock: lock }
+    }
+
+    /// Leaves the directory where it is when this value goes.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Everything announced is settled.
     pub(crate) fn settled(&mut self) -> Result<()> {
         remove_file(&self.path.join("intent.json"))?;
@@ -62,7 +78,7 @@ impl JobDir {
 
 impl Drop for JobDir {
     fn drop(&mut self) {
-        if !self.unsettled {
+        if !self.unsettled && !self.kept {
             let _ = remove_tree(&self.path);
         }
     }
@@ -82,7 +98,7 @@ pub(crate) fn scratch_dir(layout: &Layout) -> Result<JobDir> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(crate::layout::DIR_MODE))
             .map_err(|source| io("set the mode of", &path, source))?;
         let lock = lock::wait_for(&path.join("lock"), Share::Exclusive)?;
-        return Ok(JobDir { path, unsettled: false, _lock: lock });
+        return Ok(JobDir { path, unsettled: false, kept: false, _lock: lock });
     }
     Err(io("create a directory in", &layout.staging(), std::io::ErrorKind::AlreadyExists.into()))
 }
@@ -137,18 +153,28 @@ impl Job {
 pub(crate) fn settle(store: &Store, index: &Index, intent: &Intent) -> Result<()> {
     let layout = &store.layout;
     for id in &intent.images {
-        let path = layout.manifest(id);
-        match index.manifest_text(id)? {
-            Some(text) => {
-                if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
-                    make_dir(&layout.image(id))?;
-                    write_whole(&path, &text, Existing::Replace)?;
-                }
+        match index.texts(id)? {
+            Some(texts) => {
+                settle_file(layout, id, &layout.manifest(id), Some(&texts.manifest))?;
+                settle_file(layout, id, &layout.record(id), texts.record.as_deref())?;
             }
             None => {
                 store.steps.before(Step::RemoveManifest)?;
                 remove_tree(&layout.image(id))?;
             }
+        }
+    }
+    for id in &intent.instances {
+        match index.instance_text(id)? {
+            Some(text) => {
+                let path = layout.instance_record(id);
+                if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                    make_dir(&layout.instances())?;
+                    make_dir(&layout.instance(id))?;
+                    write_whole(&path, &text, Existing::Replace)?;
+                }
+            }
+            None => remove_tree(&layout.instance(id))?,
         }
     }
     if !intent.images.is_empty() {
@@ -161,6 +187,23 @@ pub(crate) fn settle(store: &Store, index: &Index, intent: &Intent) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Gives a document of an image the bytes that its row says, or none.
+fn settle_file(layout: &Layout, id: &ImageId, path: &Path, text: Option<&str>) -> Result<()> {
+    match text {
+        Some(text) if std::fs::read(path).ok().as_deref() != Some(text.as_bytes()) => {
+            make_dir(&layout.image(id))?;
+            write_whole(path, text, Existing::Replace)
+        }
+        Some(_) => Ok(()),
+        None => {
+            if remove_file(path)? {
+                sync_dir(&layout.image(id))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Removes the files of a layer; answers how many bytes the layer had.
@@ -216,6 +259,7 @@ pub(crate) fn sweep_locked(store: &Store, mut index: Option<Index>) -> Result<Sw
             None
         };
         match clear(store, &path, &mut index) {
+            Ok(()) if path.exists() => {}
             Ok(()) => swept.cleared.push(name),
             Err(error) if matches!(error, Error::Malformed { structure: "index", .. }) => return Err(error),
             Err(error) => swept.left.push((name, error)),
@@ -230,7 +274,7 @@ fn clear(store: &Store, path: &Path, index: &mut Option<Index>) -> Result<()> {
         Ok(text) => {
             let intent: Intent = serde_json::from_str(&text).map_err(|error| Error::Malformed {
                 structure: "intent",
-                path: intent_path,
+                path: intent_path.clone(),
                 problem: Malformation::Json(error),
             })?;
             let open = match index.take() {
@@ -243,6 +287,9 @@ fn clear(store: &Store, path: &Path, index: &mut Option<Index>) -> Result<()> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io("read", &intent_path, error)),
+    }
+    if jobs::may_go_on(path) {
+        return remove_file(&intent_path).map(drop);
     }
     remove_tree(path)
 }

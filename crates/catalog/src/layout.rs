@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kiln_disk::{Durability, Existing, StagedFile, os};
 
 use crate::error::{Result, io};
-use crate::id::{ImageId, LayerId};
+use crate::id::{ImageId, InstanceId, LayerId};
 
 /// Nobody but the owner.
 pub(crate) const DIR_MODE: u32 = 0o700;
@@ -69,6 +69,28 @@ impl Layout {
 
     pub(crate) fn manifest(&self, id: &ImageId) -> PathBuf {
         self.image(id).join("manifest.json")
+    }
+
+    pub(crate) fn record(&self, id: &ImageId) -> PathBuf {
+        self.image(id).join("record.json")
+    }
+
+    pub(crate) fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    /// The folder of an instance. The catalog keeps its record there; the rest is for whoever runs it.
+    pub(crate) fn instance(&self, id: &InstanceId) -> PathBuf {
+        self.instances().join(id.as_str())
+    }
+
+    pub(crate) fn instance_record(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("record.json")
+    }
+
+    /// Where damaged layers are put aside.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
     pub(crate) fn staging(&self) -> PathBuf {

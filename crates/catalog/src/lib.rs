@@ -4,8 +4,11 @@
 //! store.json                      what this directory is, and its version; also the lock of all changes
 //! layers/aa/<digest>.qcow2        disks, named by the SHA-256 of the file
 //! layers/aa/<digest>.leaves       their block hashes
-//! images/<id>/manifest.json       all that is known about an image: the truth
-//! images/<id>/signatures.json     who signed that, when anybody did
+//! images/<id>/manifest.json       what an image was when it was published: never written again
+//! images/<id>/record.json         its life: owner, name, rights, state, history; the truth together with the manifest
+//! images/<id>/signatures.json     who signed the image, when anybody did
+//! instances/<id>/record.json      which image an instance was started from, and the layers that it keeps
+//! quarantine/                     damaged layers, put aside
 //! staging/<job>/                  what a running command is making; `lock` is held by its process
 //! staging/<key>.part, .json       a download that broke off, to go on with
 //! catalog.sqlite                  the index, made from the manifests
@@ -17,11 +20,11 @@
 //! exclusive lock on `store.json` held: the job's *intent* (the image's id, its layers) is written for good; the
 //! layers are linked to their names without replacing, their folder brought to the device; the manifest's folder
 //! is renamed into `images/`, which is brought to the device; the row is committed. That commit is the moment at
-//! which the image exists. Removal goes the other way: intent, row, manifest, layers without a holder.
+//! which the image exists. A change in its life is published in the same way: intent, record, row. Removal goes the other way: intent, row, manifest, layers without a holder.
 //!
 //! # Failure
 //! One rule undoes and completes everything: *the row decides*. For each image of an intent, a row means that its
-//! manifest is there with the row's bytes, no row that it is not; a layer of an intent goes unless a row holds it.
+//! manifest and record are there with the row's bytes, no row that they are not; a layer of an intent goes unless a row holds it.
 //! A command that fails applies the rule itself. For one that dies, the next command does: it finds the job's lock
 //! free, which only the death of its process can explain, as jobs are made with the exclusive lock held.
 //!
@@ -33,49 +36,76 @@
 //! its own copy, which it has in staging until the end. A reader keeps the layer open: removal takes the name, not
 //! the bytes.
 
+mod account;
 mod appliance;
+mod copy;
 mod error;
 mod fsck;
 mod id;
 mod index;
+mod instances;
 mod job;
+mod jobs;
 mod key;
 mod layout;
+mod life;
 mod locate;
 mod lock;
 mod manifest;
 mod name;
 mod partial;
 mod publish;
+mod query;
+mod quota;
 mod rebuild;
+mod record;
 mod remove;
+pub mod rights;
+mod scrub;
+mod sealed;
+pub mod settings;
 mod signature;
 mod source;
+mod space;
 mod steps;
 mod store;
 mod verify;
 
 pub mod checks;
+pub mod doctor;
 
+pub use account::Account;
 pub use appliance::ApplianceRecord;
+pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
-pub use id::{BadId, ImageId, LayerId};
+pub use id::{BadId, ImageId, InstanceId, LayerId};
+pub use instances::{InstanceRecord, SCHEMA as INSTANCE_SCHEMA};
 pub use job::Job;
+pub use jobs::{JobFacts, JobView, KEPT_DAYS, Progress, Resume, Watched};
 pub use key::{KeyProblem, KeyRing, KnownKey, PrivateKey, PublicKey, read_public};
+pub use life::Attributes;
 pub use locate::{Places, locate};
 pub use manifest::{
-    CheckRecord, Checksum, FindingCount, ImageDigests, ImageType, LayerRecord, Manifest, Provenance,
-    SCHEMA as IMAGE_SCHEMA, SourceRecord, State,
+    CheckRecord, Checksum, FindingCount, ImageDigests, ImageType, LayerRecord, Manifest, Origin, OriginKind,
+    Provenance, SCHEMA as IMAGE_SCHEMA, SourceRecord, State,
 };
 pub use name::{LATEST, MAX_DESCRIPTION, MAX_LEN, Name, NameProblem, NameTag, Tag};
 pub use partial::Partial;
-pub use publish::{Draft, IfTaken, NewLayer, Published, SealedLayer, check_description};
+pub use publish::{Birth, Draft, IfTaken, MAX_DEPTH, NewLayer, Published, SealedLayer, check_description};
+pub use query::{FAMILY, Filter, Image, Kind, Listed, Sort, SortKey};
+pub use quota::Quota;
 pub use rebuild::Rebuilt;
+pub use record::{
+    Audit, LifeEvent, MAX_EVENTS, MAX_LABELS, Record, SCHEMA as RECORD_SCHEMA, Share, Verified, What,
+};
 pub use remove::Removal;
+pub use rights::{Action, Reason, Relation};
+pub use scrub::{DamagedLayer, ScrubOptions, Scrubbed};
 pub use signature::{SCHEMA as SIGNATURES_SCHEMA, SignatureRecord, Signed};
 pub use source::{DownloadRecord, SignatureFacts, SignerRecord};
-pub use store::{Filter, Listed, SCHEMA, Store, VERSION};
+pub use space::{AccountUsage, Collected, ImageUsage, Node, PrunePolicy, Verdict, monthly_cost};
+pub use store::{SCHEMA, Store, VERSION};
 pub use verify::{LayerReader, LayerVerdict, Verification};
 
 #[cfg(test)]

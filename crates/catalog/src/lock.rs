@@ -1,7 +1,7 @@
 //! Kernel locks. The kernel drops them with the process, so none is ever stale and none needs a pid.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,17 @@ pub(crate) struct Lock {
 
 /// Waits for a lock on a file, which is made when missing.
 pub(crate) fn wait_for(path: &Path, share: Share) -> Result<Lock> {
-    let file = open(path)?;
+    let mut file = open(path)?;
     let started = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
         match attempt(&file, share) {
-            Ok(()) => return Ok(Lock { _file: file }),
+            Ok(()) if is_at(&file, path) => return Ok(Lock { _file: file }),
+            // The file was replaced while we waited: the lock that counts is the new one's.
+            Ok(()) => {
+                file = open(path)?;
+                continue;
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(io("lock", path, source)),
         }
@@ -47,7 +52,8 @@ pub(crate) fn wait_for(path: &Path, share: Share) -> Result<Lock> {
 pub(crate) fn try_now(path: &Path, share: Share) -> Result<Option<Lock>> {
     let file = open(path)?;
     match attempt(&file, share) {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) if is_at(&file, path) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(io("lock", path, source)),
     }
@@ -57,6 +63,14 @@ fn attempt(file: &File, share: Share) -> Result<(), TryLockError> {
     match share {
         Share::Exclusive => file.try_lock(),
         Share::Shared => file.try_lock_shared(),
+    }
+}
+
+/// Whether the open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(there)) => held.ino() == there.ino() && held.dev() == there.dev(),
+        _ => false,
     }
 }
 

@@ -1,52 +1,95 @@
-//! The manifest: all that is known about an image, in one file, `images/<id>/manifest.json`.
+//! The manifest: what an image was when it was published, in one file, `images/<id>/manifest.json`.
 //!
-//! The manifest is the truth and the index is made from it. Its bytes are fixed: the fields in the order below,
-//! two spaces of indentation, a line feed at the end, and as last field the SHA-256 of the document without it. A
-//! reader accepts exactly the bytes that a writer of the same facts gives, so every changed bit is seen.
+//! It is written once. What changes in an image's life (its name and tag, who may use it, its state) is in the
+//! [record](crate::record) beside it, which amends a manifest that was read. Both have the one form of
+//! [`crate::sealed`]; together they are the truth, and the index is made from them.
 
 use std::path::Path;
 
 use jiff::Timestamp;
-use kiln_disk::digest::{Algorithm, ContentDigest, Digest, hash_source};
-use kiln_disk::{MemorySource, Severity, Silent};
+use kiln_disk::Severity;
+use kiln_disk::digest::{ContentDigest, Digest};
 use serde::{Deserialize, Serialize};
 
+use crate::account::Account;
 use crate::appliance::ApplianceRecord;
-use crate::error::{Error, Malformation, Result, io};
+use crate::error::{Malformation, Result};
 use crate::id::{ImageId, LayerId};
 use crate::name::{Name, NameTag, Tag};
+use crate::sealed::{self, Document};
 use crate::source::{DownloadRecord, SignerRecord};
 
 /// The value of the field `schema`.
 pub const SCHEMA: &str = "kiln.image.v1";
 
-/// A manifest has a few kilobytes; a file of more than this is not one.
-const MAX_LEN: u64 = 4 << 20;
-
 /// Where an image stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Asked for, nothing done.
     Pending,
     /// Being brought in. An import shows nothing before it is done, so no manifest on disk has this state yet.
     Importing,
-    /// The import came to an end without an image.
-    ImportFailed,
+    /// Being made from an instance.
+    Creating,
+    /// Being copied to or from another store.
+    Syncing,
     /// Whole and usable.
     Normal,
+    /// Usable, but no longer recommended.
+    Deprecated,
+    /// The import came to an end without an image.
+    ImportFailed,
+    /// The capture or build came to an end without an image.
+    CreateFailed,
+    /// Gone.
+    Deleted,
 }
 
 impl State {
+    /// All states, in the order of a life.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Importing,
+        Self::Creating,
+        Self::Syncing,
+        Self::Normal,
+        Self::Deprecated,
+        Self::ImportFailed,
+        Self::CreateFailed,
+        Self::Deleted,
+    ];
+
     /// The word as the manifest has it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Importing => "importing",
-            Self::ImportFailed => "import-failed",
+            Self::Creating => "creating",
+            Self::Syncing => "syncing",
             Self::Normal => "normal",
+            Self::Deprecated => "deprecated",
+            Self::ImportFailed => "import-failed",
+            Self::CreateFailed => "create-failed",
+            Self::Deleted => "deleted",
         }
+    }
+
+    /// Whether an image may go from this state to that one.
+    #[must_use]
+    pub fn leads_to(self, next: Self) -> bool {
+        use State::*;
+        matches!(
+            (self, next),
+            (Pending, Importing | Creating | Syncing)
+                | (Importing, Normal | ImportFailed)
+                | (Creating, Normal | CreateFailed)
+                | (Syncing, Normal)
+                | (Normal, Syncing | Deprecated | Deleted)
+                | (Deprecated, Normal | Deleted)
+                | (ImportFailed | CreateFailed, Deleted)
+        )
     }
 }
 
@@ -56,6 +99,50 @@ impl State {
 pub enum ImageType {
     /// Its creator, and whom it is shared with.
     Custom,
+    /// Everyone.
+    Public,
+}
+
+impl ImageType {
+    /// The word as the record has it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Custom => "custom",
+            Self::Public => "public",
+        }
+    }
+}
+
+/// The image that this one was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// How.
+    pub how: OriginKind,
+    /// Its id, in the store that it was in.
+    pub image: ImageId,
+    /// Its owner there.
+    pub owner: Account,
+    /// When it was published.
+    pub created_at: Timestamp,
+    /// SHA-256 of its manifest as published: ties the copy to it.
+    pub manifest: LayerId,
+    /// What it was made from in turn, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<ImageId>,
+}
+
+/// How an image was made from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginKind {
+    /// A copy: the same disk.
+    Copy,
+    /// Captured from an instance of it.
+    Capture,
+    /// Came in a bundle: the same disk.
+    Bundle,
 }
 
 /// All that is known about an image. Sizes are bytes.
@@ -95,6 +182,9 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// What the checks said about that file.
     pub checks: CheckRecord,
+    /// The image that this one was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// The files that hold the disk, base first.
     pub layers: Vec<LayerRecord>,
 }
@@ -230,15 +320,20 @@ impl Manifest {
         self.layers.iter().map(|layer| layer.byte_len).fold(0, u64::saturating_add)
     }
 
+    /// A manifest from its text, proved by its own seal; `path` is for the error.
+    ///
+    /// # Errors
+    /// [`crate::Error::Malformed`], [`crate::Error::Unsupported`] for another schema.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self> {
+        Self::parse(text, path)
+    }
+
     /// The bytes of the manifest file.
     ///
     /// # Errors
     /// None in practice: the type holds nothing that JSON cannot.
     pub(crate) fn render(&self, path: &Path) -> Result<String> {
-        let sealed = Sealed { manifest: self, manifest_sha256: self.seal(path)? };
-        let mut text = serde_json::to_string_pretty(&sealed).map_err(|error| json(path, error))?;
-        text.push('\n');
-        Ok(text)
+        sealed::render(self, path)
     }
 
     /// Reads a manifest and accepts nothing but the exact bytes of [`Manifest::render`].
@@ -246,79 +341,33 @@ impl Manifest {
     /// # Errors
     /// [`Error::Malformed`], [`Error::Unsupported`] for another schema.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-        }
-        let head: Head = serde_json::from_str(text).map_err(|error| json(path, error))?;
-        if head.schema != SCHEMA {
-            return Err(Error::Unsupported {
-                code: "store.manifest.version",
-                path: path.to_owned(),
-                found: head.schema.chars().take(80).collect(),
-                known: SCHEMA.to_owned(),
-            });
-        }
-        let mut value: serde_json::Value = serde_json::from_str(text).map_err(|error| json(path, error))?;
-        let stored = value.as_object_mut().and_then(|fields| fields.remove("manifest_sha256"));
-        let manifest: Self = serde_json::from_value(value).map_err(|error| json(path, error))?;
-        let computed = manifest.seal(path)?;
-        let stored = stored.as_ref().and_then(serde_json::Value::as_str).unwrap_or("none");
-        if stored != computed {
-            let stored = stored.chars().take(80).collect();
-            return Err(malformed(path, Malformation::SelfDigest { stored, computed }));
-        }
-        if manifest.render(path)? != text {
-            return Err(malformed(path, Malformation::NotCanonical));
-        }
-        Ok(manifest)
+        sealed::parse(text, path)
     }
 
     /// Reads the manifest of `id` from its file.
     pub(crate) fn read(path: &Path, id: &ImageId) -> Result<(Self, String)> {
-        let len = std::fs::metadata(path).map_err(|source| io("stat", path, source))?.len();
-        if len > MAX_LEN {
-            return Err(malformed(path, Malformation::TooLong { len, allowed: MAX_LEN }));
-        }
-        let bytes = std::fs::read(path).map_err(|source| io("read", path, source))?;
-        let text = String::from_utf8(bytes).map_err(|_| malformed(path, Malformation::NotCanonical))?;
-        let manifest = Self::parse(&text, path)?;
+        let (manifest, text): (Self, String) = sealed::read(path)?;
         if manifest.id != *id {
-            return Err(malformed(path, Malformation::WrongImage { found: manifest.id }));
+            let found = manifest.id;
+            return Err(sealed::malformed::<Self>(path, Malformation::WrongImage { found }));
         }
         Ok((manifest, text))
     }
-
-    fn seal(&self, path: &Path) -> Result<String> {
-        let text = serde_json::to_vec(self).map_err(|error| json(path, error))?;
-        sha256(text)
-    }
 }
 
-#[derive(Serialize)]
-struct Sealed<'a> {
-    #[serde(flatten)]
-    manifest: &'a Manifest,
-    manifest_sha256: String,
-}
-
-/// `sha256:<hex>` of some bytes.
-pub(crate) fn sha256(bytes: Vec<u8>) -> Result<String> {
-    let digests = hash_source(&MemorySource::new(bytes), &[Algorithm::Sha256], &Silent)?;
-    Ok(digests.first().map(ToString::to_string).unwrap_or_default())
-}
-
-fn json(path: &Path, error: serde_json::Error) -> Error {
-    malformed(path, Malformation::Json(error))
-}
-
-fn malformed(path: &Path, problem: Malformation) -> Error {
-    Error::Malformed { structure: "manifest", path: path.to_owned(), problem }
+impl Document for Manifest {
+    const STRUCTURE: &'static str = "manifest";
+    const SCHEMA: &'static str = SCHEMA;
+    const SEAL: &'static str = "manifest_sha256";
+    const VERSION_CODE: &'static str = "store.manifest.version";
+    /// A manifest has a few kilobytes.
+    const MAX_LEN: u64 = 4 << 20;
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::error::Error;
 
     pub(crate) fn sample() -> Manifest {
         let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
@@ -361,6 +410,7 @@ pub(crate) mod tests {
                 forced: false,
                 findings: vec![FindingCount { id: "x.y".to_owned(), severity: Severity::Waste, count: 3 }],
             },
+            origin: None,
             layers: vec![LayerRecord {
                 digest: digest.parse().unwrap(),
                 format: "qcow2".to_owned(),

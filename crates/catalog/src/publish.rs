@@ -1,5 +1,6 @@
 //! Publication: how a finished layer and its facts become an image.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,14 +11,18 @@ use kiln_disk::{ByteSource, Existing, FileSource, Observer};
 
 use crate::error::{Error, Refusal, Result, io};
 use crate::id::{ImageId, LayerId};
-use crate::index::{Edit, Index};
+use crate::index::{Edit, Entry, Index, Texts};
 use crate::job::{Intent, Job, settle};
 use crate::key::PrivateKey;
 use crate::layout::{FILE_MODE, Layout, make_dir, remove_file, sync_dir, write_whole};
 use crate::manifest::{
-    CheckRecord, ImageDigests, ImageType, LayerRecord, Manifest, Provenance, SCHEMA, SourceRecord, State,
+    CheckRecord, ImageDigests, ImageType, LayerRecord, Manifest, Origin, Provenance, SCHEMA, SourceRecord,
+    State,
 };
-use crate::name::{MAX_DESCRIPTION, NameTag};
+use crate::name::{MAX_DESCRIPTION, Name, NameTag};
+use crate::record::{Record, What};
+use crate::rights::Action;
+use crate::sealed;
 use crate::signature;
 use crate::steps::{Step, Steps};
 use crate::store::Store;
@@ -49,7 +54,29 @@ pub struct Draft {
     pub provenance: Provenance,
     /// What the checks said.
     pub checks: CheckRecord,
+    /// What it was made from, and what is known about the guest.
+    pub birth: Birth,
 }
+
+/// What is known about an image beyond its disk, at its publication.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Birth {
+    /// The image that it was made from.
+    pub origin: Option<Origin>,
+    /// The guest's architecture.
+    pub architecture: Option<String>,
+    /// The guest's operating system.
+    pub os: Option<String>,
+    /// How the guest boots.
+    pub boot_mode: Option<String>,
+    /// The family.
+    pub family: Option<Name>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The most layers of an image. Each costs every read a look; a deeper stack is to be flattened.
+pub const MAX_DEPTH: usize = 8;
 
 /// A layer that was just written into a job's directory.
 #[derive(Debug, Clone)]
@@ -152,15 +179,34 @@ impl Job {
     /// fails nothing of it is to be seen.
     ///
     /// # Errors
-    /// [`Refusal::NameTaken`], [`Refusal::Description`], I/O.
+    /// [`Refusal::NameTaken`], [`Refusal::Description`], [`Refusal::Quota`], I/O.
     pub fn publish(
-        mut self,
+        self,
         draft: Draft,
         layers: &[SealedLayer],
         if_taken: IfTaken,
         observer: &dyn Observer,
     ) -> Result<Published> {
+        self.publish_upon(draft, &[], layers, if_taken, observer)
+    }
+
+    /// The same, with new layers upon some that the store has.
+    ///
+    /// # Errors
+    /// As [`Job::publish`]; [`Refusal::TooDeep`]; `io.not-found` when a layer below is gone.
+    pub fn publish_upon(
+        mut self,
+        draft: Draft,
+        below: &[LayerRecord],
+        layers: &[SealedLayer],
+        if_taken: IfTaken,
+        observer: &dyn Observer,
+    ) -> Result<Published> {
         check_description(&draft.description)?;
+        let depth = below.len().saturating_add(layers.len());
+        if depth > MAX_DEPTH {
+            return Err(Refusal::TooDeep { layers: depth, allowed: MAX_DEPTH }.into());
+        }
         // Reading old layers takes long, so it is done before others are kept waiting.
         let mut known = Vec::new();
         for layer in layers {
@@ -173,24 +219,58 @@ impl Job {
         if let (Some(holder), IfTaken::Refuse) = (&holder, if_taken) {
             return Err(Refusal::NameTaken { name: draft.name.to_string(), holder: holder.clone() }.into());
         }
+        for layer in below {
+            let path = store.layout.layer(&layer.digest);
+            std::fs::metadata(&path).map_err(|source| io("stat", &path, source))?;
+        }
         let id = fresh_id(&store.layout, &index)?;
-        let manifest = manifest_of(id, draft, layers.iter().map(|layer| layer.record.clone()).collect());
-        let text = manifest.render(&store.layout.manifest(&manifest.id))?;
+        let stack: Vec<LayerRecord> =
+            below.iter().cloned().chain(layers.iter().map(|layer| layer.record.clone())).collect();
+        let mut more = 0_u64;
+        for layer in &stack {
+            if !index.owner_has(store.account.as_str(), &layer.digest)? {
+                more = more.saturating_add(layer.byte_len);
+            }
+        }
+        store.check_quota(&index, more)?;
+        let untagged = match &holder {
+            Some(holder) => {
+                let record = store.untagged(&index, holder, &id)?;
+                Some(store.amended(&index, record)?)
+            }
+            None => None,
+        };
+        let (family, labels) = (draft.birth.family.clone(), draft.birth.labels.clone());
+        let manifest = manifest_of(id, draft, stack);
+        let mut record = Record::new(&manifest, store.account.clone());
+        record.family = family;
+        record.labels = labels;
+        let texts = Texts {
+            manifest: manifest.render(&store.layout.manifest(&manifest.id))?,
+            record: Some(sealed::render(&record, &store.layout.record(&manifest.id))?),
+        };
+        let entry = Entry { manifest, record, texts };
         let intent = Intent {
-            images: [manifest.id.clone()].into_iter().chain(holder.clone()).collect(),
-            layers: layers.iter().map(|layer| layer.record.digest.clone()).collect(),
+            images: [entry.manifest.id.clone()].into_iter().chain(holder.clone()).collect(),
+            layers: entry.manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            ..Intent::default()
         };
         store.steps.before(Step::Intent)?;
         self.dir.announce(&intent)?;
-        let signer = self.signer.as_ref();
-        let change = Change { store: &store, job: self.dir.path(), manifest: &manifest, text: &text, signer };
-        match change.run(&mut index, layers, &known, holder.as_ref()) {
+        let change = Change {
+            store: &store,
+            job: self.dir.path(),
+            entry: &entry,
+            untagged: untagged.as_ref(),
+            signer: self.signer.as_ref(),
+        };
+        match change.run(&mut index, layers, &known) {
             Ok(outcome) => {
                 store.steps.before(Step::Acknowledge)?;
                 // Should the intent not go away, the next command finds that the row and the manifest agree.
                 let _ = self.dir.settled();
                 let (new_bytes, healed) = outcome;
-                Ok(Published { manifest, untagged: holder, new_bytes, healed })
+                Ok(Published { manifest: entry.manifest, untagged: holder, new_bytes, healed })
             }
             Err(error) => {
                 // The first error is the one to tell; what cannot be undone now is undone by the next command.
@@ -202,23 +282,67 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Puts one layer with the same disk in the place of an image's layers. The disk that the layer gives is proved
+    /// to be the image's; layers that nobody else needs go.
+    ///
+    /// # Errors
+    /// [`Refusal::Rights`]; [`Refusal::LayerDiffers`]; I/O.
+    pub fn flatten(mut self, id: &ImageId, layer: &SealedLayer, observer: &dyn Observer) -> Result<Manifest> {
+        let known = Known::look(&self.store.layout, layer, observer)?;
+        let store = self.store.clone();
+        let _lock = store.exclusive()?;
+        let mut index = store.index()?;
+        let image = store.image_of(&index, id)?;
+        store.permit_with(&index, Action::Protect, &image)?;
+        let expected = image.manifest.digests.content;
+        if layer.record.content != expected {
+            return Err(Refusal::LayerDiffers {
+                path: layer.file.clone(),
+                found: layer.record.content.to_string(),
+                expected: expected.to_string(),
+            }
+            .into());
+        }
+        let mut record = image.record.clone();
+        record.layers = Some(vec![layer.record.clone()]);
+        let detail = format!("{} layers to one", image.manifest.layers.len());
+        record.note(&store.account, What::Flattened, detail);
+        let entry = store.amended(&index, record)?;
+        let old = image.manifest.layers.iter().map(|layer| layer.digest.clone());
+        let intent = Intent {
+            images: vec![id.clone()],
+            layers: old.chain([layer.record.digest.clone()]).collect(),
+            ..Intent::default()
+        };
+        store.steps.before(Step::Intent)?;
+        self.dir.announce(&intent)?;
+        let changed = (|| {
+            known.place(&store.layout, &store.steps, layer)?;
+            store.steps.before(Step::Record)?;
+            store.write_record_file(&entry)?;
+            store.steps.before(Step::Commit)?;
+            index.change(&[Edit::Amend(&entry)])
+        })();
+        let settled = settle(&store, &index, &intent).and_then(|()| self.dir.settled());
+        changed?;
+        settled?;
+        Ok(entry.manifest)
+    }
+}
+
 /// The part of a publication that changes names.
 struct Change<'a> {
     store: &'a Store,
     job: &'a Path,
-    manifest: &'a Manifest,
-    text: &'a str,
+    entry: &'a Entry,
+    /// The image that loses its tag to this one, as it will be.
+    untagged: Option<&'a Entry>,
     signer: Option<&'a PrivateKey>,
 }
 
 impl Change<'_> {
-    fn run(
-        &self,
-        index: &mut Index,
-        layers: &[SealedLayer],
-        known: &[Known],
-        holder: Option<&ImageId>,
-    ) -> Result<(u64, Vec<LayerId>)> {
+    fn run(&self, index: &mut Index, layers: &[SealedLayer], known: &[Known]) -> Result<(u64, Vec<LayerId>)> {
         let layout = &self.store.layout;
         let steps = &self.store.steps;
         let mut new_bytes = 0_u64;
@@ -233,31 +357,28 @@ impl Change<'_> {
         steps.before(Step::Manifest)?;
         let staged = self.job.join("image");
         make_dir(&staged)?;
-        let path = staged.join("manifest.json");
-        write_whole(&path, self.text, Existing::Keep)?;
-        read_back(&path, self.text)?;
-        if let Some(key) = self.signer {
-            signature::write_first(&staged, self.manifest, key)?;
+        let texts = &self.entry.texts;
+        for (name, text) in [("manifest.json", Some(&texts.manifest)), ("record.json", texts.record.as_ref())]
+        {
+            let Some(text) = text else { continue };
+            let path = staged.join(name);
+            write_whole(&path, text, Existing::Keep)?;
+            read_back(&path, text)?;
         }
-        let place = layout.image(&self.manifest.id);
+        if let Some(key) = self.signer {
+            signature::write_first(&staged, &self.entry.manifest, key)?;
+        }
+        let place = layout.image(&self.entry.manifest.id);
         std::fs::rename(&staged, &place).map_err(|source| io("publish", &place, source))?;
         sync_dir(&layout.images())?;
-        let mut untagged = None;
-        if let Some(holder) = holder {
-            steps.before(Step::Untag)?;
-            let path = layout.manifest(holder);
-            let (mut old, _) = Manifest::read(&path, holder)?;
-            old.tag = None;
-            let text = old.render(&path)?;
-            write_whole(&path, &text, Existing::Replace)?;
-            untagged = Some((holder, text));
+        let mut edits = Vec::new();
+        if let Some(untagged) = self.untagged {
+            steps.before(Step::Record)?;
+            self.store.write_record_file(untagged)?;
+            edits.push(Edit::Amend(untagged));
         }
         steps.before(Step::Commit)?;
-        let mut edits = Vec::new();
-        if let Some((id, text)) = &untagged {
-            edits.push(Edit::Untag { id, text });
-        }
-        edits.push(Edit::Insert { manifest: self.manifest, text: self.text });
+        edits.push(Edit::Insert(self.entry));
         index.change(&edits)?;
         Ok((new_bytes, healed))
     }
@@ -372,17 +493,22 @@ pub(crate) fn transport(source: &FileSource, observer: &dyn Observer) -> Result<
     })
 }
 
+/// Eight bytes that nobody can foretell; `about` is for the error.
+pub(crate) fn random_bytes(about: &Path) -> Result<[u8; 8]> {
+    let mut random = [0_u8; 8];
+    let mut filled = 0;
+    while filled < random.len() {
+        let rest = random.get_mut(filled..).unwrap_or_default();
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| io("read random bytes for", about, errno.into()))?;
+    }
+    Ok(random)
+}
+
 fn fresh_id(layout: &Layout, index: &Index) -> Result<ImageId> {
     loop {
-        let mut random = [0_u8; 8];
-        let mut filled = 0;
-        while filled < random.len() {
-            let rest = random.get_mut(filled..).unwrap_or_default();
-            filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-                .map_err(|errno| io("read random bytes for", layout.root(), errno.into()))?;
-        }
-        let id = ImageId::from_random(random);
-        if index.manifest_text(&id)?.is_none() && !layout.image(&id).exists() {
+        let id = ImageId::from_random(random_bytes(layout.root())?);
+        if index.texts(&id)?.is_none() && !layout.image(&id).exists() {
             return Ok(id);
         }
     }
@@ -399,13 +525,14 @@ fn manifest_of(id: ImageId, draft: Draft, layers: Vec<LayerRecord>) -> Manifest 
         state: State::Normal,
         created_at: Timestamp::now(),
         disk_bytes: draft.disk_bytes,
-        architecture: None,
-        os: None,
-        boot_mode: None,
+        architecture: draft.birth.architecture,
+        os: draft.birth.os,
+        boot_mode: draft.birth.boot_mode,
         digests: draft.digests,
         source: draft.source,
         provenance: draft.provenance,
         checks: draft.checks,
+        origin: draft.birth.origin,
         layers,
     }
 }

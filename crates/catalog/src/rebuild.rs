@@ -36,19 +36,16 @@ impl Store {
             Err(error @ Error::Index { .. } | error @ Error::Disk(_)) => return Err(error),
             _ => false,
         };
-        let (manifests, left_out) = self.manifests()?;
+        let (entries, left_out) = self.entries()?;
+        let (instances, _) = self.instance_files()?;
         let aside = (!sound && self.layout.index().exists()).then(|| {
             let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%f");
             self.layout.root().join(format!("catalog.damaged-{stamp}.sqlite"))
         });
-        self.replace_index(&manifests, aside.as_deref())?;
+        self.replace_index(&entries, &instances, aside.as_deref())?;
         if !sound {
             sweep_locked(self, None)?;
         }
-        Ok(Rebuilt {
-            images: u64::try_from(manifests.len()).unwrap_or(u64::MAX),
-            kept_aside: aside,
-            left_out,
-        })
+        Ok(Rebuilt { images: u64::try_from(entries.len()).unwrap_or(u64::MAX), kept_aside: aside, left_out })
     }
 }

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use crate::error::{Refusal, Result};
+use crate::error::Result;
 use crate::id::ImageId;
-use crate::index::Edit;
+use crate::index::{Edit, Index};
 use crate::job::{Intent, scratch_dir, settle};
 use crate::manifest::{LayerRecord, Manifest};
+use crate::rights::Action;
 use crate::steps::Step;
 use crate::store::Store;
 
@@ -27,38 +28,30 @@ impl Store {
     /// What removing the image would do now.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`].
+    /// [`crate::Refusal::NotFound`], [`crate::Refusal::Rights`].
     pub fn plan_removal(&self, id: &ImageId) -> Result<Removal> {
-        let image = self.find(id.as_str())?;
         let index = self.index()?;
-        let mut removal = Removal { image, frees: Vec::new(), keeps: Vec::new(), freed_bytes: 0 };
-        for layer in removal.image.layers.clone() {
-            if index.holders(&layer.digest)? <= 1 {
-                removal.freed_bytes = removal.freed_bytes.saturating_add(layer.byte_len);
-                removal.frees.push(layer);
-            } else {
-                removal.keeps.push(layer);
-            }
-        }
-        Ok(removal)
+        let image = self.image_of(&index, id)?;
+        self.permit_with(&index, Action::Delete, &image)?;
+        removal_of(&index, image.manifest)
     }
 
     /// Removes an image and the layers that only it had. A layer that another process is reading stays readable
     /// to that process.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`], I/O. Once the row is gone the image is gone, whatever error follows; what could not
-    /// be cleared away is cleared by the next command.
+    /// [`crate::Refusal::NotFound`], [`crate::Refusal::Rights`], I/O. Once the row is gone the image is gone, whatever error
+    /// follows; what could not be cleared away is cleared by the next command.
     pub fn remove(&self, id: &ImageId) -> Result<Removal> {
         let _lock = self.exclusive()?;
         let mut index = self.index()?;
-        if index.manifest_text(id)?.is_none() {
-            return Err(Refusal::NotFound { query: id.to_string(), near: Vec::new() }.into());
-        }
-        let removal = self.plan_removal(id)?;
+        let image = self.image_of(&index, id)?;
+        self.permit_with(&index, Action::Delete, &image)?;
+        let removal = removal_of(&index, image.manifest)?;
         let intent = Intent {
             images: vec![id.clone()],
             layers: removal.image.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            ..Intent::default()
         };
         let mut job = scratch_dir(&self.layout)?;
         self.steps.before(Step::Intent)?;
@@ -69,4 +62,17 @@ impl Store {
         settled?;
         Ok(removal)
     }
+}
+
+fn removal_of(index: &Index, image: Manifest) -> Result<Removal> {
+    let mut removal = Removal { image, frees: Vec::new(), keeps: Vec::new(), freed_bytes: 0 };
+    for layer in removal.image.layers.clone() {
+        if index.holders(&layer.digest)? <= 1 {
+            removal.freed_bytes = removal.freed_bytes.saturating_add(layer.byte_len);
+            removal.frees.push(layer);
+        } else {
+            removal.keeps.push(layer);
+        }
+    }
+    Ok(removal)
 }

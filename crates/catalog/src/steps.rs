@@ -17,8 +17,8 @@ pub(crate) enum Step {
     LinkLeaves,
     /// Give the manifest its place.
     Manifest,
-    /// Take the tag from the image that had it.
-    Untag,
+    /// Write a record: of the image that loses its tag, of one that changes, of an instance.
+    Record,
     /// Change the index.
     Commit,
     /// Everything is done, the staging directory is still there.

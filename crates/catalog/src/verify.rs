@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use kiln_disk::digest::{BLOCK_LEN, ContentDigest, HashJob, LeafFile, damaged_blocks, hash_disk};
+use kiln_disk::digest::{
+    BLOCK_LEN, ContentDigest, HashJob, LeafFile, Part, damaged_blocks, damaged_blocks_of, hash_disk,
+};
 use kiln_disk::{
-    ByteSource, Disk, Error as DiskError, FileSource, Findings, GuestOffset, GuestRange, Observer,
+    ByteSource, Disk, Error as DiskError, FileSource, Findings, GuestOffset, GuestRange, Observer, StackDisk,
 };
 
 use crate::checks;
@@ -12,7 +14,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::fsck::{there, words};
 use crate::id::LayerId;
 use crate::manifest::{LayerRecord, Manifest};
-use crate::publish::transport;
+use crate::publish::{MAX_DEPTH, transport};
 use crate::store::Store;
 
 /// Reads layers as disks. The store knows files and digests; whoever knows formats lends it this.
@@ -69,13 +71,84 @@ impl Store {
         let mut verdict = Verification::default();
         self.verify_manifest(image, &mut verdict)?;
         self.judge_signatures(image, &mut verdict.findings)?;
-        let [layer] = image.layers.as_slice() else {
-            return Err(Refusal::LayerCount { id: image.id.clone(), layers: image.layers.len() }.into());
-        };
+        if image.layers.is_empty() || image.layers.len() > MAX_DEPTH {
+            let (layers, allowed) = (image.layers.len(), MAX_DEPTH);
+            return Err(Refusal::TooDeep { layers, allowed }.into());
+        }
+        let mut stack: Vec<Box<dyn Disk>> = Vec::new();
+        let mut leaves = None;
+        for layer in &image.layers {
+            let Some(source) = self.verify_layer(layer, &mut verdict, observer)? else { continue };
+            leaves = self.verify_leaves(layer, &mut verdict)?;
+            match reader.open_layer(&layer.format, Arc::new(source)) {
+                Ok(disk) => stack.push(disk),
+                Err(error @ (DiskError::Io { .. } | DiskError::Cancelled)) => return Err(error.into()),
+                Err(error) => {
+                    let detail = format!("{}: {}", layer.digest, words(&error));
+                    let finding = checks::LAYER_UNREADABLE.found(detail);
+                    verdict.findings.push(finding.guest(GuestOffset::ZERO, image.disk_bytes));
+                    verdict.damaged = vec![GuestRange { start: GuestOffset::ZERO, len: image.disk_bytes }];
+                }
+            }
+        }
+        // Without one of its layers a stack is no disk.
+        if stack.len() == image.layers.len() {
+            let disk = StackDisk::new(stack);
+            verify_content(image, &disk, leaves.as_ref(), &mut verdict, observer)?;
+        }
+        Ok(verdict)
+    }
+
+    /// Reads one part of an image's disk and compares it with the list of block hashes: so many runs, so many parts,
+    /// and all was read. The files of the layers are not compared with their names.
+    ///
+    /// # Errors
+    /// I/O and `Cancelled`; damage is a finding.
+    pub fn verify_part(
+        &self,
+        image: &Manifest,
+        part: Part,
+        reader: &dyn LayerReader,
+        observer: &dyn Observer,
+    ) -> Result<Verification> {
+        let mut verdict = Verification::default();
+        self.verify_manifest(image, &mut verdict)?;
+        let mut stack: Vec<Box<dyn Disk>> = Vec::new();
+        let mut leaves = None;
+        for layer in &image.layers {
+            let Some(source) = there(FileSource::open(&self.layout.layer(&layer.digest)))? else {
+                verdict.findings.push(checks::LAYER_MISSING.found(layer.digest.to_string()));
+                return Ok(verdict);
+            };
+            leaves = self.verify_leaves(layer, &mut verdict)?;
+            match reader.open_layer(&layer.format, Arc::new(source)) {
+                Ok(disk) => stack.push(disk),
+                Err(error @ (DiskError::Io { .. } | DiskError::Cancelled)) => return Err(error.into()),
+                Err(error) => {
+                    let detail = format!("{}: {}", layer.digest, words(&error));
+                    verdict.findings.push(checks::LAYER_UNREADABLE.found(detail));
+                    return Ok(verdict);
+                }
+            }
+        }
+        if let Some(leaves) = leaves {
+            verdict.damaged = damaged_blocks_of(&StackDisk::new(stack), &leaves, part, observer)?;
+            blocks_found(&mut verdict);
+        }
+        Ok(verdict)
+    }
+
+    /// The bytes of a layer are the ones that its name stands for; `None` when it is missing.
+    fn verify_layer(
+        &self,
+        layer: &LayerRecord,
+        verdict: &mut Verification,
+        observer: &dyn Observer,
+    ) -> Result<Option<FileSource>> {
         let Some(source) = there(FileSource::open(&self.layout.layer(&layer.digest)))? else {
             verdict.findings.push(checks::LAYER_MISSING.found(layer.digest.to_string()));
             verdict.layers.push(LayerVerdict { digest: layer.digest.clone(), found: None });
-            return Ok(verdict);
+            return Ok(None);
         };
         if source.byte_len() != layer.byte_len {
             verdict.findings.push(checks::LAYER_LENGTH.found(format!(
@@ -91,25 +164,18 @@ impl Store {
             verdict.findings.push(checks::LAYER_DIGEST.found(detail));
         }
         verdict.layers.push(LayerVerdict { digest: layer.digest.clone(), found: Some(found) });
-        let leaves = self.verify_leaves(layer, &mut verdict)?;
-        match reader.open_layer(&layer.format, Arc::new(source)) {
-            Ok(disk) => verify_content(image, disk.as_ref(), leaves.as_ref(), &mut verdict, observer)?,
-            Err(error @ (DiskError::Io { .. } | DiskError::Cancelled)) => return Err(error.into()),
-            Err(error) => {
-                let detail = format!("{}: {}", layer.digest, words(&error));
-                let finding = checks::LAYER_UNREADABLE.found(detail);
-                verdict.findings.push(finding.guest(GuestOffset::ZERO, image.disk_bytes));
-                verdict.damaged = vec![GuestRange { start: GuestOffset::ZERO, len: image.disk_bytes }];
-            }
-        }
-        Ok(verdict)
+        Ok(Some(source))
     }
 
     /// The manifest file is sound and says what the caller was told.
     fn verify_manifest(&self, image: &Manifest, verdict: &mut Verification) -> Result<()> {
-        match Manifest::read(&self.layout.manifest(&image.id), &image.id) {
-            Ok((file, _)) if file == *image => {}
+        match self.entry_on_disk(&image.id) {
+            Ok(entry) if entry.manifest == *image => {}
             Ok(_) => verdict.findings.push(checks::ROW_DIFFERS.found(image.id.to_string())),
+            Err(error @ Error::Malformed { structure: "record", .. }) => {
+                let detail = format!("{}: {}", image.id, words(&error));
+                verdict.findings.push(checks::RECORD_DAMAGED.found(detail));
+            }
             Err(error @ (Error::Malformed { .. } | Error::Unsupported { .. })) => {
                 let detail = format!("{}: {}", image.id, words(&error));
                 verdict.findings.push(checks::MANIFEST_DAMAGED.found(detail));
@@ -149,6 +215,14 @@ impl Store {
     }
 }
 
+fn blocks_found(verdict: &mut Verification) {
+    for range in &verdict.damaged {
+        let blocks = range.len.div_ceil(BLOCK_LEN);
+        let detail = format!("{blocks} blocks of 64 KiB, from guest byte {}", range.start);
+        verdict.findings.push(checks::CONTENT_BLOCKS.found(detail).guest(range.start, range.len));
+    }
+}
+
 fn verify_content(
     image: &Manifest,
     disk: &dyn Disk,
@@ -167,11 +241,7 @@ fn verify_content(
     match leaves {
         Some(leaves) if leaves.content() == expected => {
             verdict.damaged = damaged_blocks(disk, leaves, observer)?;
-            for range in &verdict.damaged {
-                let blocks = range.len.div_ceil(BLOCK_LEN);
-                let detail = format!("{blocks} blocks of 64 KiB, from guest byte {}", range.start);
-                verdict.findings.push(checks::CONTENT_BLOCKS.found(detail).guest(range.start, range.len));
-            }
+            blocks_found(verdict);
             if verdict.damaged.is_empty() && disk.disk_len() == image.disk_bytes {
                 verdict.content = Some(expected);
             }

@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, diff, export, import, inspect, key, ls, map, measure, rm, show, sign, store,
-    targets, verify,
+    accept, audit, bundle, check, completion, config, convert, copy, diff, doctor, export, flatten, gc,
+    history, import, inspect, jobs, key, ls, map, measure, prune, rm, set, share, shares, show, sign, store,
+    tag, targets, tree, usage, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -43,10 +44,29 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Show(show::Args),
+    Set(set::Args),
+    Tag(tag::Args),
+    History(history::Args),
+    Audit(audit::Args),
+    Share(share::Args),
+    Shares(shares::Args),
+    Accept(accept::Args),
+    Copy(copy::Args),
+    Bundle(bundle::Args),
     Rm(rm::Args),
     Export(export::Args),
     Key(key::Args),
     Sign(sign::Args),
+    Prune(prune::Args),
+    Gc(gc::Args),
+    Usage(usage::Args),
+    Tree(tree::Args),
+    Flatten(flatten::Args),
+    Jobs(jobs::Args),
+    Resume(jobs::ResumeArgs),
+    Cancel(jobs::CancelArgs),
+    Config(config::Args),
+    Doctor(doctor::Args),
     Store(store::Args),
     Targets(targets::Args),
     Completion(completion::Args),

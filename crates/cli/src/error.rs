@@ -304,6 +304,7 @@ fn exit_of_import(refusal: &Refusal) -> u8 {
         | Refusal::Findings { .. }
         | Refusal::TooLarge { .. }
         | Refusal::Empty { .. }
+        | Refusal::Bundle { .. }
         | Refusal::ImageDamaged { .. } => exit::NO,
         _ => exit::CANNOT,
     }
@@ -323,9 +324,13 @@ fn exit_of_source(error: &kiln_import::Error) -> u8 {
 fn exit_of_catalog(error: &kiln_catalog::Error) -> u8 {
     match error.family() {
         Family::Cancelled => exit::INTERRUPTED,
+        Family::Malformed if error.code() == "config.syntax" => exit::USAGE,
         Family::Malformed => exit::NO,
         Family::Refused if error.code().starts_with("name.") => exit::USAGE,
         Family::Refused if matches!(error.code(), "key.name" | "key.text") => exit::USAGE,
+        Family::Refused if error.code().starts_with("config.") => exit::USAGE,
+        // Judged by a rule of the store, and the answer is no.
+        Family::Refused if error.code().starts_with("rights.") || error.code() == "store.quota" => exit::NO,
         Family::Io | Family::Unsupported | Family::Refused => exit::CANNOT,
     }
 }

@@ -33,6 +33,12 @@ pub(crate) struct GlobalArgs {
     /// Use the image store in this directory [default: $KILN_STORE, else the XDG data directory]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) store: Option<PathBuf>,
+    /// Act on behalf of this account [default: $KILN_ACCOUNT, the settings file, else the store's OS user]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) account: Option<String>,
+    /// Read settings from this file [default: $KILN_CONFIG, else kiln/config.toml in the XDG config directory]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// One run of the program.
@@ -40,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) printer: Printer,
     pub(crate) reporter: Reporter,
     pub(crate) store: Option<PathBuf>,
+    pub(crate) account: Option<String>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl Session {
@@ -59,6 +67,8 @@ impl Session {
             printer: Printer::new(style, verbosity),
             reporter: Reporter::new(progress, verbosity == Verbosity::Verbose, signals::watch()),
             store: args.store.clone(),
+            account: args.account.clone(),
+            config: args.config.clone(),
         }
     }
 }

@@ -25,6 +25,14 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "more than 2^64 bytes".to_owned())
 }
 
+/// Part N of M, as `N/M`.
+pub(crate) fn parse_part(text: &str) -> Result<kiln_disk::digest::Part, String> {
+    let part = text
+        .split_once('/')
+        .and_then(|(number, of)| kiln_disk::digest::Part::new(number.parse().ok()?, of.parse().ok()?));
+    part.ok_or_else(|| format!("{text:?} is no part: 1/7 to 7/7 are"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_catalog::{Manifest, Places, Store, locate};
+use kiln_catalog::rights::Action;
+use kiln_catalog::settings::{Settings, default_file};
+use kiln_catalog::{Image, Manifest, Places, Record, Relation, Store, locate};
 use kiln_import::only_layer;
 
 use crate::error::{CliError, Result};
@@ -27,6 +29,16 @@ pub(crate) enum Subject {
 pub(crate) struct StoredImage {
     pub(crate) store: Store,
     pub(crate) manifest: Manifest,
+    pub(crate) record: Record,
+    pub(crate) relation: Relation,
+}
+
+impl StoredImage {
+    /// What the rights table says.
+    pub(crate) fn permit(&self, action: Action) -> Result<()> {
+        let (manifest, record) = (self.manifest.clone(), self.record.clone());
+        Ok(self.store.permit(action, &Image { manifest, record, relation: self.relation })?)
+    }
 }
 
 impl Subject {
@@ -66,6 +78,7 @@ impl Subject {
         match self {
             Self::File(path) => Ok((Input::open_or_stdin(path, None, &session.reporter)?, args.clone())),
             Self::Image(image) => {
+                image.permit(Action::Read)?;
                 let layer = only_layer(&image.manifest)?;
                 let file = image.store.open_layer(layer)?;
                 let input = Input::unplaced(Arc::new(file), image.manifest.title());
@@ -76,29 +89,74 @@ impl Subject {
     }
 }
 
+/// The settings: file, environment, command line.
+pub(crate) fn settings(session: &Session, more: &[(&str, String)]) -> Result<Settings> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let named = session.config.clone().or_else(|| set("KILN_CONFIG").map(PathBuf::from));
+    let usual = || {
+        let (xdg, home) = (set("XDG_CONFIG_HOME"), set("HOME"));
+        default_file(xdg.as_deref().map(Path::new), home.as_deref().map(Path::new))
+    };
+    let file = match named.clone().or_else(usual) {
+        None => None,
+        Some(path) => match std::fs::read_to_string(&path) {
+            Ok(text) => Some((path, text)),
+            // Nobody has to have a file, but one that was named must be there.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => None,
+            Err(source) => {
+                return Err(kiln_disk::Error::io("read", path.display().to_string(), source).into());
+            }
+        },
+    };
+    let mut flags: Vec<(&str, String)> = more.to_vec();
+    if let Some(path) = &session.store {
+        flags.push(("store", path.display().to_string()));
+    }
+    if let Some(account) = &session.account {
+        flags.push(("account", account.clone()));
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    Ok(Settings::gather(
+        file.as_ref().map(|(path, text)| (path.as_path(), text.as_str())),
+        &variable,
+        &flags,
+    )?)
+}
+
 /// Where the store is.
 pub(crate) fn store_path(session: &Session) -> Result<PathBuf> {
-    let (store, xdg, home) =
+    let (kiln_store, xdg, home) =
         (std::env::var_os("KILN_STORE"), std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"));
+    let set = settings(session, &[])?.store();
     let places = Places {
-        flag: session.store.as_deref(),
-        kiln_store: store.as_deref(),
+        flag: session.store.as_deref().or(set.as_deref()),
+        kiln_store: kiln_store.as_deref(),
         xdg_data_home: xdg.as_deref(),
         home: home.as_deref(),
     };
     Ok(locate(places)?)
 }
 
+/// The store as the settings say: account and limits.
+pub(crate) fn as_set(store: Store, session: &Session) -> Result<Store> {
+    let settings = settings(session, &[])?;
+    let store = store.with_quota(settings.quota());
+    Ok(match settings.account() {
+        Some(account) => store.acting_as(account),
+        None => store,
+    })
+}
+
 /// The store, which must be there.
 pub(crate) fn open_store(session: &Session) -> Result<Store> {
-    Ok(Store::open(&store_path(session)?)?)
+    as_set(Store::open(&store_path(session)?)?, session)
 }
 
 /// The image that a word means.
 pub(crate) fn find(word: &str, session: &Session) -> Result<StoredImage> {
     let store = open_store(session)?;
-    let manifest = store.find(word)?;
-    Ok(StoredImage { store, manifest })
+    let Image { manifest, record, relation } = store.image(word)?;
+    Ok(StoredImage { store, manifest, record, relation })
 }
 
 /// Whether the error only says that there is no such image.

@@ -102,6 +102,54 @@ pub(crate) fn start_write_out(file: &File, at: u64, len: u64) {
     let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// The kind of file system that a path is on, as `mount` calls it; "unknown" for one that is not in the list.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn file_system_name(path: &Path) -> io::Result<&'static str> {
+    // Magic numbers: linux/magic.h, and the sources of those that are not in it.
+    const NAMES: [(u64, &str); 16] = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0xf2f5_2010, "f2fs"),
+        (0xca45_1a4e, "bcachefs"),
+        (0x2fc1_2fc1, "zfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlay"),
+        (0x6969, "nfs"),
+        (0xff53_4d42, "cifs"),
+        (0xfe53_4d42, "smb"),
+        (0x6573_5546, "fuse"),
+        (0x0102_1997, "9p"),
+        (0x00c3_6400, "ceph"),
+        (0x4d44, "vfat"),
+        (0x2011_bab0, "exfat"),
+    ];
+    let magic = u64::try_from(rustix::fs::statfs(path)?.f_type).unwrap_or(0) & 0xffff_ffff;
+    Ok(NAMES.iter().find(|(number, _)| *number == magic).map_or("unknown", |(_, name)| name))
+}
+
+/// Bytes of the file system at a path: free for this user, and in all.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn free_space(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
+/// A file in `dir` that never has a name, or loses it before anybody could look.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn unnamed(dir: &Path) -> io::Result<File> {
+    match unnamed_file(dir)? {
+        Some(file) => Ok(file),
+        None => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// An unnamed file in `dir`, which vanishes with its last descriptor; `None` where the file system cannot.
 pub(crate) fn unnamed_file(dir: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -153,15 +201,6 @@ pub fn open_in(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
         Err(Errno::LOOP) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Bytes that an ordinary user may still write to the file system of `path`.
-///
-/// # Errors
-/// Whatever statvfs says.
-pub fn free_space(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Makes names in `dir` durable.

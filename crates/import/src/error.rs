@@ -45,6 +45,12 @@ pub enum Refusal {
         /// What the file has.
         found: Digest,
     },
+    /// A bundle does not hold together.
+    #[error("the bundle cannot be taken: {problem}")]
+    Bundle {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The checksum file does not list the file.
     #[error("{list} has no checksum for {file:?}")]
     NotListed {
@@ -173,7 +179,9 @@ impl Error {
             Self::Disk(kiln_disk::Error::Cancelled) => Family::Cancelled,
             Self::Disk(_) => Family::Io,
             Self::Catalog(error) => error.family(),
-            Self::Refused(Refusal::ImageDamaged { .. } | Refusal::CopyDiffers { .. }) => Family::Malformed,
+            Self::Refused(
+                Refusal::ImageDamaged { .. } | Refusal::CopyDiffers { .. } | Refusal::Bundle { .. },
+            ) => Family::Malformed,
             Self::Refused(Refusal::LayerCount { .. } | Refusal::LayerFormat { .. }) => Family::Unsupported,
             Self::Refused(_) => Family::Refused,
             Self::Fetch(error) => error.family(),
@@ -189,6 +197,7 @@ impl Refusal {
         match self {
             Self::ChecksumDiffers { .. } => "checksum.differs",
             Self::NotListed { .. } => "checksum.not-listed",
+            Self::Bundle { .. } => "bundle.damaged",
             Self::ListedTwice { .. } => "checksum.ambiguous",
             Self::ListTooLong { .. } => "checksum.too-long",
             Self::NoName { .. } => "checksum.no-name",
@@ -207,6 +216,9 @@ impl Refusal {
         Some(match self {
             Self::ChecksumDiffers { .. } => {
                 "nothing was imported; fetch the file again, and the checksum from the vendor's own site"
+            }
+            Self::Bundle { .. } => {
+                "nothing was imported; bring the file again, and compare its SHA-256 with the sender's"
             }
             Self::NotListed { .. } => {
                 "rename the file as the vendor names it, or give its digest with --sha256"

@@ -16,7 +16,7 @@ use kiln_format::{Format, Image, Options};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Refusal, Result};
-use crate::open::{only_layer, open_image};
+use crate::open::open_image;
 use crate::style::{LAYER_FORMAT, LayerStyle, layer_format, options_of};
 
 /// What to export, and how.
@@ -93,14 +93,19 @@ pub struct ExportOutcome {
 /// # Errors
 /// `option.*` of the writer; `format.read-only`; a missing or unreadable layer.
 pub fn plan_export(store: &Store, manifest: &Manifest, request: ExportRequest) -> Result<ExportPlan> {
-    let layer = only_layer(manifest)?.clone();
+    let Some(layer) = manifest.layers.last().cloned() else {
+        return Err(Refusal::LayerCount { layers: 0 }.into());
+    };
     let create = request.format.create.ok_or_else(|| DiskError::Unsupported {
         code: "format.read-only",
         feature: format!("writing {}", request.format.id),
         hint: "choose another output format with -O",
     })?;
     let options = options_of(&create, request.options.clone())?;
-    let same = request.format.id == LAYER_FORMAT && layer.format == LAYER_FORMAT && !request.raw_digest;
+    let same = manifest.layers.len() == 1
+        && request.format.id == LAYER_FORMAT
+        && layer.format == LAYER_FORMAT
+        && !request.raw_digest;
     let how = if same && style_options(&layer)? == Some(options.clone()) { How::Copy } else { How::Convert };
     Ok(ExportPlan {
         image: open_image(store, manifest)?,

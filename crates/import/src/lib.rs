@@ -6,30 +6,36 @@
 
 mod appliance;
 mod arrival;
+mod bundle;
 mod checksum;
 mod error;
 mod evidence;
 mod export;
 mod fetch;
+mod flatten;
 mod open;
 mod plan;
 mod run;
+mod screen;
 mod signature;
 mod style;
 mod tap;
 mod target;
 
 pub use arrival::Passage;
+pub use bundle::{Bundled, import_bundle, is_bundle, write_bundle};
 pub use checksum::{Entry, Expect, Expected, base_name, expected, lookup, parse as parse_checksums};
 pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
 pub use fetch::{FetchError, FetchOptions, FetchProblem, Traffic, is_url, shown_url, url_file_name};
-pub use open::{FormatReader, only_layer, open_image, verify_image};
+pub use flatten::flatten;
+pub use open::{FormatReader, only_layer, open_image, verify_image, verify_part};
 pub use plan::{
     HASHED_HOLE_BYTES, Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RULE_SET, Request, SourceDigest,
     plan,
 };
 pub use run::{Outcome, Timings};
+pub use screen::{Screened, screen_image};
 pub use signature::{Place, SignatureError, SignatureProblem, SignatureWish, Trust};
 pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};
 pub use target::{

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use kiln_catalog::{LayerReader, LayerRecord, Manifest, Store, Verification};
-use kiln_disk::{ByteSource, Disk, Observer};
-use kiln_format::{Image, OpenContext, by_name};
+use kiln_catalog::{LayerReader, LayerRecord, MAX_DEPTH, Manifest, Store, Verification};
+use kiln_disk::digest::Part;
+use kiln_disk::{ByteSource, Disk, Extent, Findings, GuestOffset, Observer, StackDisk};
+use kiln_format::{CheckScope, Facts, Format, Image, OpenContext, by_name};
 
 use crate::error::{Refusal, Result};
 
@@ -25,7 +26,7 @@ impl LayerReader for FormatReader {
     }
 }
 
-/// The one layer of an image.
+/// The one layer of an image that has one.
 ///
 /// # Errors
 /// [`Refusal::LayerCount`].
@@ -36,17 +37,83 @@ pub fn only_layer(image: &Manifest) -> Result<&LayerRecord> {
     }
 }
 
-/// Opens an image of the store: a disk that can also tell about its layer file. It stays readable when the image is
-/// removed meanwhile.
+/// Opens an image of the store: a disk that can also tell about its layer file, the uppermost of several. It stays
+/// readable when the image is removed meanwhile. What lies below a layer is said by the manifest, never by a name
+/// in the layer's file.
 ///
 /// # Errors
-/// `io.not-found` when the layer is missing; whatever the format says.
+/// `io.not-found` when a layer is missing; [`kiln_catalog::Refusal::TooDeep`]; whatever the format says.
 pub fn open_image(store: &Store, image: &Manifest) -> Result<Box<dyn Image>> {
-    let layer = only_layer(image)?;
+    if image.layers.len() > MAX_DEPTH {
+        let (layers, allowed) = (image.layers.len(), MAX_DEPTH);
+        return Err(kiln_catalog::Error::from(kiln_catalog::Refusal::TooDeep { layers, allowed }).into());
+    }
+    let Some((top, below)) = image.layers.split_last() else {
+        return Err(Refusal::LayerCount { layers: 0 }.into());
+    };
+    let top = open_layer(store, top)?;
+    if below.is_empty() {
+        return Ok(top);
+    }
+    let format = top.format();
+    let facts = top.facts();
+    let mut stack: Vec<Box<dyn Disk>> = Vec::new();
+    for layer in below {
+        stack.push(open_layer(store, layer)?);
+    }
+    stack.push(top);
+    Ok(Box::new(StackedImage { stack: StackDisk::new(stack), format, facts }))
+}
+
+/// The layers of an image, each as the file that it is, base first.
+///
+/// # Errors
+/// As [`open_image`].
+pub(crate) fn open_layers(store: &Store, image: &Manifest) -> Result<Vec<Box<dyn Image>>> {
+    image.layers.iter().map(|layer| open_layer(store, layer)).collect()
+}
+
+fn open_layer(store: &Store, layer: &LayerRecord) -> Result<Box<dyn Image>> {
     let format =
         by_name(&layer.format).ok_or_else(|| Refusal::LayerFormat { format: layer.format.clone() })?;
     let source = store.open_layer(layer)?;
     Ok((format.open)(Arc::new(source), &OpenContext::new())?)
+}
+
+/// A stack of layers that tells about its uppermost.
+struct StackedImage {
+    stack: StackDisk,
+    format: &'static Format,
+    facts: Facts,
+}
+
+impl Disk for StackedImage {
+    fn disk_len(&self) -> u64 {
+        self.stack.disk_len()
+    }
+
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
+        self.stack.read_guest(at, buf)
+    }
+
+    fn extent_at(&self, at: GuestOffset, limit: std::num::NonZeroU64) -> kiln_disk::Result<Extent> {
+        self.stack.extent_at(at, limit)
+    }
+}
+
+impl Image for StackedImage {
+    fn format(&self) -> &'static Format {
+        self.format
+    }
+
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    /// Layers are checked one by one, as the files that they are; a stack has no structure of its own.
+    fn check(&self, _scope: CheckScope, _observer: &dyn Observer) -> kiln_disk::Result<Findings> {
+        Ok(Findings::default())
+    }
 }
 
 /// Reads all of an image and says whether it is what was published.
@@ -55,4 +122,17 @@ pub fn open_image(store: &Store, image: &Manifest) -> Result<Box<dyn Image>> {
 /// I/O and `Cancelled`; damage is a finding.
 pub fn verify_image(store: &Store, image: &Manifest, observer: &dyn Observer) -> Result<Verification> {
     Ok(store.verify(image, &FormatReader, observer)?)
+}
+
+/// Reads one part of an image's disk.
+///
+/// # Errors
+/// I/O and `Cancelled`; damage is a finding.
+pub fn verify_part(
+    store: &Store,
+    image: &Manifest,
+    part: Part,
+    observer: &dyn Observer,
+) -> Result<Verification> {
+    Ok(store.verify_part(image, part, &FormatReader, observer)?)
 }

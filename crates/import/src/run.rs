@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
-    Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance, SealedLayer,
+    Birth, Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance, SealedLayer,
     SourceRecord,
 };
 use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
@@ -94,11 +94,16 @@ impl Plan {
         } = self;
         let mut job = match job {
             Some(job) => job,
-            None => store.begin()?,
+            None => {
+                let from = facts.file_name.as_deref().unwrap_or("a pipe");
+                store.begin_job("import", &format!("{from} to {}", request.name), Vec::new(), None)?
+            }
         };
         if let Some(key) = key {
             job.sign_with(key);
         }
+        let watched = job.watched(observer);
+        let observer: &dyn Observer = &watched;
         let appliance = match &content {
             Content::Image(image) => {
                 appliance::record(image.as_ref(), request.part.as_deref(), &facts.findings)
@@ -154,6 +159,7 @@ impl Plan {
                 signer,
             },
             checks: check_record(&facts),
+            birth: Birth::default(),
         };
         let published = job.publish(draft, &[sealed], request.if_taken, observer)?;
         Ok(Outcome {

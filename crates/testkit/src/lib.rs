@@ -2,6 +2,8 @@
 
 pub mod boot;
 pub mod damage;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod fault;
 pub mod fixtures;
 pub mod http;
 pub mod laws;

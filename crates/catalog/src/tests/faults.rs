@@ -14,7 +14,7 @@ const PUBLISH: [Step; 10] = [
     Step::LinkLeaves,
     Step::LinkLayer,
     Step::Manifest,
-    Step::Untag,
+    Step::Record,
     Step::Commit,
     Step::Acknowledge,
 ];

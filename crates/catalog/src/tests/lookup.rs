@@ -72,7 +72,8 @@ fn listing_is_by_name_then_tag_and_filters_by_pattern() {
         import(&store, name, &disk(seed));
     }
     let names = |patterns: &[&str]| -> Vec<String> {
-        let filter = Filter { patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect() };
+        let patterns = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        let filter = Filter { patterns, ..Filter::default() };
         store.list(&filter).unwrap().iter().map(|entry| entry.manifest.title()).collect()
     };
     assert_eq!(names(&[]), ["a:latest", "b:1", "b:2"]);

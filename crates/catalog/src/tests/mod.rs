@@ -15,11 +15,14 @@ use crate::*;
 
 mod faults;
 mod fsck;
+mod life;
 mod lookup;
 mod processes;
 mod publish;
 mod rebuild;
 mod remove;
+mod scale;
+mod space;
 mod verify;
 
 /// All bytes of a source as a disk.
@@ -70,7 +73,7 @@ pub(crate) fn draft(name: &str, bytes: &[u8]) -> Draft {
             file_name: Some("disk.raw".to_owned()),
             format: "raw".to_owned(),
             byte_len: bytes.len() as u64,
-            digests: vec![manifest::sha256(bytes.to_vec()).unwrap().parse().unwrap()],
+            digests: vec![sealed::sha256(bytes.to_vec()).unwrap().parse().unwrap()],
         },
         provenance: Provenance {
             tool: "test 1".to_owned(),
@@ -85,6 +88,7 @@ pub(crate) fn draft(name: &str, bytes: &[u8]) -> Draft {
             forced: false,
             findings: Vec::new(),
         },
+        birth: Birth::default(),
     }
 }
 
@@ -113,7 +117,7 @@ pub(crate) fn import(store: &Store, name: &str, bytes: &[u8]) -> Published {
 
 /// The store with a step that is asked before it is done.
 pub(crate) fn hooked(store: &Store, hook: impl Fn(Step) -> Result<()> + Send + Sync + 'static) -> Store {
-    Store { layout: store.layout.clone(), steps: Steps { hook: Some(Arc::new(hook)) } }
+    Store { steps: Steps { hook: Some(Arc::new(hook)) }, ..store.clone() }
 }
 
 /// Names and ids, as a listing shows them.

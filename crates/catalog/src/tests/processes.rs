@@ -141,3 +141,103 @@ fn job_of_a_dead_process_is_swept_by_the_next_command() {
     Store::open(store.path()).unwrap();
     assert!(!dead.exists());
 }
+
+/// Not a test of its own: one of a storm of processes, some of which are killed.
+#[test]
+fn storm_child() {
+    let Ok(task) = std::env::var("KILN_TEST_STORM") else { return };
+    let (number, path) = task.split_once(' ').unwrap();
+    let number: u8 = number.parse().unwrap();
+    let fine = |error: &Error| {
+        let code = error.code();
+        assert!(
+            code.starts_with("rights.") || matches!(code, "store.not-found" | "store.name-taken"),
+            "process {number}: {code}: {error}"
+        );
+    };
+    for round in 0..3_u8 {
+        let store = Store::open_or_create(Path::new(path)).unwrap();
+        // A few contents only, so that layers are shared and lost by several processes at once.
+        let content = disk((number + round) % 5);
+        let own = add(&store, &format!("p{number}:{round}"), &content, IfTaken::MoveTag).unwrap().manifest;
+        let _ = add(&store, "hot:1", &content, IfTaken::MoveTag).map_err(|error| fine(&error));
+        let _ = store.share(&own.id, &["ann".parse().unwrap()]).map_err(|error| fine(&error));
+        let _ =
+            store.tag(&own.id, &"warm:1".parse().unwrap(), IfTaken::MoveTag).map_err(|error| fine(&error));
+        let _ = store.collect(false).map_err(|error| fine(&error));
+        let _ = store.revoke(&own.id, &["ann".parse().unwrap()]).map_err(|error| fine(&error));
+        if round % 2 == 0 {
+            let _ = store.remove(&own.id).map_err(|error| fine(&error));
+        }
+        store.list(&Filter::default()).unwrap();
+    }
+}
+
+fn child_of(test: &str, variable: &str, task: String) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("tests::processes::{test}"), "--nocapture"])
+        .env(variable, task)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn sixteen_processes_at_once_a_tenth_of_them_killed_leave_a_sound_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    Store::open_or_create(&path).unwrap();
+    let mut children: Vec<_> = (0..16)
+        .map(|number| child_of("storm_child", "KILN_TEST_STORM", format!("{number} {}", path.display())))
+        .collect();
+    let mut killed = 0;
+    for number in [3, 11] {
+        std::thread::sleep(std::time::Duration::from_millis(150 + 90 * number as u64));
+        children[number].kill().unwrap();
+        killed += 1;
+    }
+    for (number, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        let spared = ![3, 11].contains(&number);
+        assert!(!spared || output.status.success(), "process {number}: {text}");
+        assert!(!text.contains("database is locked"), "{text}");
+    }
+    let store = Store::open(&path).unwrap();
+    assert_eq!(finding_ids(&store), [""; 0]);
+    let listed = store.list(&Filter::default()).unwrap();
+    for entry in &listed {
+        assert!(store.verify(&entry.manifest, &FlatReader, &Silent).unwrap().intact());
+    }
+    store.rebuild().unwrap();
+    assert_eq!(store.list(&Filter::default()).unwrap(), listed);
+    println!("16 processes, {killed} killed: {} images, all sound", listed.len());
+}
+
+/// Not a test of its own: one of many processes that import the same.
+#[test]
+fn same_child() {
+    let Ok(task) = std::env::var("KILN_TEST_SAME") else { return };
+    let (number, path) = task.split_once(' ').unwrap();
+    let store = Store::open_or_create(Path::new(path)).unwrap();
+    import(&store, &format!("same-{number}"), &disk(77));
+}
+
+#[test]
+fn same_content_imported_by_32_processes_at_once_is_one_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let children: Vec<_> = (0..32)
+        .map(|number| child_of("same_child", "KILN_TEST_SAME", format!("{number} {}", path.display())))
+        .collect();
+    for child in children {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    let store = Store::open(&path).unwrap();
+    let listed = store.list(&Filter::default()).unwrap();
+    let layers: std::collections::BTreeSet<_> =
+        listed.iter().map(|entry| entry.manifest.layers[0].digest.clone()).collect();
+    assert_eq!((listed.len(), layers.len()), (32, 1));
+    assert_eq!(finding_ids(&store), [""; 0]);
+}

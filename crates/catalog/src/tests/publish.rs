@@ -16,6 +16,7 @@ fn published_image_is_listed_with_exact_files_and_private_modes() {
             "images".to_owned(),
             format!("images/{}", manifest.id),
             format!("images/{}/manifest.json", manifest.id),
+            format!("images/{}/record.json", manifest.id),
             "layers".to_owned(),
             format!("layers/{}", &hex[..2]),
             format!("layers/{}/{hex}.leaves", &hex[..2]),
@@ -150,14 +151,14 @@ fn place_without_a_store_is_only_filled_by_who_may_create() {
 #[test]
 fn store_of_another_version_is_refused_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
-    let label = r#"{"schema":"kiln.store.v2","version":2,"zone":"eu"}"#;
+    let label = r#"{"schema":"kiln.store.v9","version":9,"zone":"eu"}"#;
     std::fs::write(dir.path().join("store.json"), label).unwrap();
     let error = Store::open_or_create(dir.path()).unwrap_err();
     assert_eq!(error.code(), "store.version");
     assert_eq!(
         error.to_string(),
         format!(
-            "{} was written by another version of Kiln (\"kiln.store.v2 version 2\"; this one reads \"kiln.store.v1 version 1\")",
+            "{} was written by another version of Kiln (\"kiln.store.v9 version 9\"; this one reads \"kiln.store.v2 version 2\")",
             dir.path().join("store.json").display()
         )
     );

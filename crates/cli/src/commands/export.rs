@@ -100,6 +100,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     request.read_back = !args.write.no_verify;
     request.threads = args.write.threads();
     request.raw_digest = args.raw_digest;
+    found.permit(kiln_catalog::Action::Export)?;
     let plan = plan_export(&found.store, &found.manifest, request)?;
     let how = if to_stdout { How::Convert } else { plan.how() };
     let outcome = match (args.write.dry_run, to_stdout) {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_catalog::{DownloadRecord, IfTaken, NameTag, SignerRecord, Store};
-use kiln_disk::{Limits, Severity};
+use kiln_disk::digest::{Algorithm, hash_source};
+use kiln_disk::{ByteSource, FileSource, Limits, Severity};
 use kiln_format::{Siblings, Tolerance};
 use kiln_import::{
     Expect, FetchOptions, Input, LayerStyle, OnDamage, Outcome, Passage, Place, PlanFacts, Request,
-    SignatureWish, SourceDigest, Trust, plan,
+    SignatureWish, SourceDigest, Trust, import_bundle, is_bundle, plan,
 };
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use crate::error::{About, Answer, CliError, Result};
 use crate::input::{SourceArgs, is_dash, pipe};
 use crate::output::{FindingRecord, Printer, ShortSize, Size, findings_lines};
 use crate::session::Session;
-use crate::subject::store_path;
+use crate::subject::{as_set, store_path};
 
 use super::key;
 use super::show::{checksum, signer_line};
@@ -193,6 +194,9 @@ struct LayerRecord {
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let name: NameTag = args.name.parse()?;
+    if let Some(source) = bundle(args)? {
+        return take_bundle(args, &source, &name, session);
+    }
     let request = request(args, name.clone())?;
     let label = match url(args) {
         Some(url) => kiln_import::shown_url(url),
@@ -221,6 +225,55 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
 /// The URL, when the source is one.
 fn url(args: &Args) -> Option<&str> {
     args.source.to_str().filter(|text| kiln_import::is_url(text))
+}
+
+/// The file, when it begins as a bundle does and nothing else was said of it.
+fn bundle(args: &Args) -> Result<Option<Arc<dyn ByteSource>>> {
+    if is_dash(&args.source)
+        || url(args).is_some()
+        || args.read.format.is_some()
+        || args.read.as_raw.is_some()
+    {
+        return Ok(None);
+    }
+    let source = match FileSource::open(&args.source) {
+        Ok(source) => source,
+        // Told where the file is opened for good.
+        Err(_) => return Ok(None),
+    };
+    Ok(if is_bundle(&source)? { Some(Arc::new(source)) } else { None })
+}
+
+fn take_bundle(
+    args: &Args,
+    source: &Arc<dyn ByteSource>,
+    name: &NameTag,
+    session: &mut Session,
+) -> Result<Answer> {
+    if args.dry_run {
+        return Err(CliError::usage(
+            "usage.bundle",
+            "a bundle is judged as it is taken in",
+            "leave --dry-run out",
+        ));
+    }
+    if let Some(hex) = &args.sha256 {
+        let wanted = sha256_of(hex)?;
+        let found = hash_source(source.as_ref(), &[Algorithm::Sha256], &session.reporter)?;
+        if found.first() != Some(&wanted) {
+            let file = args.source.display().to_string();
+            let found = found.first().map(ToString::to_string).unwrap_or_default();
+            let problem = format!("{file} has {found}, not {wanted}");
+            return Err(kiln_import::Error::from(kiln_import::Refusal::Bundle { problem }).into());
+        }
+    }
+    let (store, _) = open(args, session)?;
+    let if_taken = if args.replace { IfTaken::MoveTag } else { IfTaken::Refuse };
+    let label = args.source.display().to_string();
+    let published = import_bundle(&store, source, name, if_taken, &session.reporter).about(&label)?;
+    session.reporter.clear();
+    super::copy::tell(&published, &store, session)?;
+    Ok(Answer::Yes)
 }
 
 fn request(args: &Args, name: NameTag) -> Result<Request> {
@@ -274,7 +327,7 @@ fn request(args: &Args, name: NameTag) -> Result<Request> {
 fn open(args: &Args, session: &Session) -> Result<(Store, Option<tempfile::TempDir>)> {
     let path = store_path(session)?;
     if !args.dry_run {
-        return Ok((Store::open_or_create(&path)?, None));
+        return Ok((as_set(Store::open_or_create(&path)?, session)?, None));
     }
     match Store::open(&path) {
         Err(error) if error.code() == "store.missing" => {
@@ -282,9 +335,9 @@ fn open(args: &Args, session: &Session) -> Result<(Store, Option<tempfile::TempD
             let scratch = tempfile::tempdir_in(&dir).map_err(|source| {
                 kiln_disk::Error::io("make a directory in", dir.display().to_string(), source)
             })?;
-            Ok((Store::open_or_create(scratch.path())?, Some(scratch)))
+            Ok((as_set(Store::open_or_create(scratch.path())?, session)?, Some(scratch)))
         }
-        other => Ok((other?, None)),
+        other => Ok((as_set(other?, session)?, None)),
     }
 }
 

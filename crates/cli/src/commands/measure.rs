@@ -142,7 +142,7 @@ fn look_at(dest: &Path, found: &Measured) -> Result<DestinationRecord> {
     let dir = dest.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = dir.display().to_string();
     let failed = |source| CliError::from(kiln_disk::Error::io("look at", &name, source));
-    let free_bytes = kiln_disk::os::free_space(dir).map_err(failed)?;
+    let (free_bytes, _) = kiln_disk::os::free_space(dir).map_err(failed)?;
     // What a hole takes is nothing.
     let needed = if found.is_exact() { found.written_bytes } else { found.range.1 };
     let trial = TRIAL.min(usize::try_from(free_bytes / 2).unwrap_or(TRIAL));

@@ -1,21 +1,38 @@
 //! One file a command: its words, and what it does with them.
 
+pub(crate) mod accept;
+pub(crate) mod audit;
+pub(crate) mod bundle;
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod convert;
+pub(crate) mod copy;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod export;
+pub(crate) mod flatten;
+pub(crate) mod gc;
+pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod jobs;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod map;
 pub(crate) mod measure;
+pub(crate) mod prune;
 pub(crate) mod rm;
+pub(crate) mod set;
+pub(crate) mod share;
+pub(crate) mod shares;
 pub(crate) mod show;
 pub(crate) mod sign;
 pub(crate) mod store;
+pub(crate) mod tag;
 pub(crate) mod targets;
+pub(crate) mod tree;
+pub(crate) mod usage;
 pub(crate) mod verify;
 
 use crate::args::Command;
@@ -32,6 +49,25 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Rm(args) => rm::run(&args, session),
         Command::Key(args) => key::run(&args, session),
         Command::Sign(args) => sign::run(&args, session),
+        Command::Accept(args) => accept::run(&args, session),
+        Command::Audit(args) => audit::run(&args, session),
+        Command::Bundle(args) => bundle::run(&args, session),
+        Command::Config(args) => config::run(&args, session),
+        Command::Copy(args) => copy::run(&args, session),
+        Command::Doctor(args) => doctor::run(&args, session),
+        Command::Flatten(args) => flatten::run(&args, session),
+        Command::Gc(args) => gc::run(&args, session),
+        Command::History(args) => history::run(&args, session),
+        Command::Jobs(args) => jobs::run(&args, session),
+        Command::Prune(args) => prune::run(&args, session),
+        Command::Set(args) => set::run(&args, session),
+        Command::Share(args) => share::run(&args, session),
+        Command::Shares(args) => shares::run(&args, session),
+        Command::Tag(args) => tag::run(&args, session),
+        Command::Tree(args) => tree::run(&args, session),
+        Command::Usage(args) => usage::run(&args, session),
+        Command::Resume(args) => jobs::resume(&args, session),
+        Command::Cancel(args) => jobs::cancel(&args, session),
         Command::Store(args) => store::run(&args, session),
         Command::Targets(args) => targets::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),

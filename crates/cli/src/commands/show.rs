@@ -1,6 +1,6 @@
 //! `kiln show`: all that is known about one image.
 
-use kiln_catalog::{ApplianceRecord, Checksum, Manifest, SignerRecord};
+use kiln_catalog::{ApplianceRecord, Checksum, Image, Manifest, Relation, SignerRecord};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
@@ -21,8 +21,17 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Record<'a> {
     schema: &'static str,
-    /// The manifest, whole.
+    /// The manifest, with the name and state of today.
     image: &'a Manifest,
+    /// To the account that asks: public, custom or shared.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// How the account stands to it: owner, receiver, offered or everyone.
+    relation: &'static str,
+    /// Its life. With whom an image is shared is the owner's to know.
+    record: kiln_catalog::Record,
+    /// Instances that run from it.
+    instances: Vec<String>,
     stored_bytes: u64,
     layer_paths: Vec<String>,
     signatures: Vec<SignatureLine>,
@@ -36,9 +45,21 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         .iter()
         .map(|layer| found.store.layer_path(layer).display().to_string())
         .collect();
+    let mut life = found.record.clone();
+    if found.relation != Relation::Owner {
+        life.shares.retain(|share| share.account == *found.store.account());
+        life.history.clear();
+    }
+    let instances = found.store.instances()?.into_iter().filter(|one| one.image == found.manifest.id);
+    let seen =
+        Image { manifest: found.manifest.clone(), record: found.record.clone(), relation: found.relation };
     let record = Record {
         schema: "kiln.show.v1",
         image: &found.manifest,
+        kind: seen.kind().word(),
+        relation: found.relation.word(),
+        record: life,
+        instances: instances.map(|one| one.id.to_string()).collect(),
         stored_bytes: found.manifest.stored_bytes(),
         layer_paths,
         signatures: key::signatures(&found.store, &found.manifest)?,
@@ -55,7 +76,47 @@ fn text(record: &Record<'_>, out: &mut Printer) {
     if !image.description.is_empty() {
         out.data_field("description", &image.description);
     }
+    let life = &record.record;
+    out.data_field("type", format!("{}, owner {}", record.kind, life.owner));
     out.data_field("state", image.state.word());
+    if record.relation == "offered" {
+        out.data_field("", format!("not accepted: kiln accept {} acknowledges its source", image.id));
+    }
+    if life.protected {
+        out.data_field("", "protected");
+    }
+    if let Some(at) = life.expires_at {
+        out.data_field("expires", at);
+    }
+    if let Some(family) = &life.family {
+        out.data_field("family", family);
+    }
+    for (key, value) in &life.labels {
+        out.data_field("label", format!("{key}={value}"));
+    }
+    for share in life.shares.iter().filter(|_| record.relation == "owner") {
+        let word = if share.accepted_at.is_some() { "accepted" } else { "not accepted yet" };
+        out.data_field("shared with", format!("{}, {word}", share.account));
+    }
+    for audit in &life.audits {
+        out.data_field(
+            "audit",
+            format!("{} {}: {}", audit.at.strftime("%Y-%m-%d"), audit.account, audit.note),
+        );
+    }
+    match &life.verified {
+        None => out.data_field("verified", "never since its publication"),
+        Some(verified) => {
+            let word = if verified.intact { "intact" } else { "DAMAGED" };
+            out.data_field("verified", format!("{}, {word}", verified.at));
+        }
+    }
+    if let Some(origin) = &image.origin {
+        out.data_field("made from", format!("{} of {}, {}", origin.image, origin.owner, origin.manifest));
+    }
+    for instance in &record.instances {
+        out.data_field("instance", instance);
+    }
     out.data_field("created", image.created_at);
     out.data_field("disk size", Size(image.disk_bytes));
     out.data_field("stored", Size(record.stored_bytes));

@@ -1,6 +1,8 @@
 //! `kiln store`: the store as a whole.
 
-use kiln_catalog::FsckOptions;
+use kiln_catalog::{DamagedLayer, FsckOptions, ScrubOptions};
+use kiln_disk::digest::Part;
+use kiln_import::{RULE_SET, screen_image};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
@@ -8,7 +10,7 @@ use crate::output::{FindingRecord, Size, findings_lines};
 use crate::session::Session;
 use crate::subject;
 
-/// Check the store, or make its index again
+/// Check and scrub the store, make its index again, judge its images by today's rules
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -19,6 +21,8 @@ pub(crate) struct Args {
 enum Verb {
     Fsck(FsckArgs),
     Rebuild(RebuildArgs),
+    Scrub(ScrubArgs),
+    Upgrade(UpgradeArgs),
 }
 
 /// Check that everything in the store fits together
@@ -43,6 +47,70 @@ struct FsckArgs {
 /// Make the index again from the manifests, which are the truth
 #[derive(Debug, clap::Args)]
 struct RebuildArgs {}
+
+/// Read layers, gently, and put damaged ones aside
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Exits 1 when a layer is damaged. It is moved to quarantine/ in the store and the images that it hits are
+named; importing the same content again brings a sound layer back.
+
+Examples:
+  kiln store scrub --rate 50M
+  kiln store scrub --subset 3/30      # a thirtieth every day")]
+struct ScrubArgs {
+    /// Read no more than this a second [default: the setting scrub.rate]
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<String>,
+    /// Read only part N of M of the layers
+    #[arg(long, value_name = "N/M", value_parser = crate::size::parse_part)]
+    subset: Option<Part>,
+    /// Leave damaged layers where they are
+    #[arg(long)]
+    no_quarantine: bool,
+}
+
+/// Judge old images by today's rules
+#[derive(Debug, clap::Args)]
+struct UpgradeArgs {
+    /// Judge all images, also those that today's rules judged already
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct ScrubRecord {
+    schema: &'static str,
+    layers: u64,
+    layer_bytes: u64,
+    /// Images of which all was read.
+    images: u64,
+    damaged: Vec<DamagedRecord>,
+}
+
+#[derive(Serialize)]
+struct DamagedRecord {
+    digest: String,
+    found: Option<String>,
+    images: Vec<String>,
+    quarantine: Option<String>,
+}
+
+#[derive(Serialize)]
+struct UpgradeRecord {
+    schema: &'static str,
+    rule_set: &'static str,
+    judged: Vec<JudgedRecord>,
+    up_to_date: u64,
+}
+
+#[derive(Serialize)]
+struct JudgedRecord {
+    id: String,
+    name: String,
+    fails: bool,
+    findings: Vec<String>,
+    error: Option<String>,
+}
 
 #[derive(Serialize)]
 struct FsckRecord<'a> {
@@ -85,7 +153,88 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     match &args.verb {
         Verb::Fsck(args) => fsck(args, session),
         Verb::Rebuild(_) => rebuild(session),
+        Verb::Scrub(args) => scrub(args, session),
+        Verb::Upgrade(args) => upgrade(args, session),
     }
+}
+
+fn scrub(args: &ScrubArgs, session: &mut Session) -> Result<Answer> {
+    let flags: Vec<(&str, String)> = args.rate.iter().map(|rate| ("scrub.rate", rate.clone())).collect();
+    let rate = subject::settings(session, &flags)?.scrub_rate();
+    let store = subject::open_store(session)?;
+    let part = args.subset.unwrap_or(Part::WHOLE);
+    let options = ScrubOptions { rate, part, quarantine: !args.no_quarantine };
+    let scrubbed = store.scrub(options, &session.reporter)?;
+    session.reporter.clear();
+    let images = |damage: &DamagedLayer| -> Vec<String> {
+        damage.images.iter().map(|(id, title)| format!("{id} {title}")).collect()
+    };
+    let damaged = scrubbed.damaged.iter().map(|damage| DamagedRecord {
+        digest: damage.digest.to_string(),
+        found: damage.found.as_ref().map(ToString::to_string),
+        images: images(damage),
+        quarantine: damage.aside.as_ref().map(|path| path.display().to_string()),
+    });
+    let out = &mut session.printer;
+    out.json(&ScrubRecord {
+        schema: "kiln.store-scrub.v1",
+        layers: scrubbed.layers,
+        layer_bytes: scrubbed.bytes,
+        images: scrubbed.images,
+        damaged: damaged.collect(),
+    })?;
+    out.field("read", format!("{} layers, {}", scrubbed.layers, Size(scrubbed.bytes)));
+    for damage in &scrubbed.damaged {
+        out.field("DAMAGED", &damage.digest);
+        for image in images(damage) {
+            out.field("", format!("hits {image}"));
+        }
+        if let Some(path) = &damage.aside {
+            out.field("", format!("moved to {}", path.display()));
+        }
+    }
+    let clean = scrubbed.damaged.is_empty();
+    out.field("answer", if clean { "sound" } else { "NOT sound: import the same content again to mend it" });
+    Ok(if clean { Answer::Yes } else { Answer::No })
+}
+
+fn upgrade(args: &UpgradeArgs, session: &mut Session) -> Result<Answer> {
+    let store = subject::open_store(session)?;
+    let (mut judged, mut up_to_date, mut fails) = (Vec::new(), 0, false);
+    for entry in store.everything()? {
+        let manifest = &entry.manifest;
+        let checks = entry.record.screened.as_ref().unwrap_or(&manifest.checks);
+        if checks.rule_set == RULE_SET && !args.all {
+            up_to_date += 1;
+            continue;
+        }
+        let (id, name) = (manifest.id.to_string(), manifest.title());
+        let record = match screen_image(&store, manifest, &session.reporter) {
+            Ok(screened) => {
+                store.note_screened(&manifest.id, screened.record.clone())?;
+                let findings = screened.record.findings.iter().map(|finding| finding.id.clone()).collect();
+                JudgedRecord { id, name, fails: screened.fails, findings, error: None }
+            }
+            Err(error) => {
+                JudgedRecord { id, name, fails: true, findings: Vec::new(), error: Some(error.to_string()) }
+            }
+        };
+        fails |= record.fails;
+        judged.push(record);
+    }
+    session.reporter.clear();
+    let out = &mut session.printer;
+    for record in &judged {
+        let word = match (&record.error, record.fails) {
+            (Some(error), _) => error.clone(),
+            (None, true) => format!("FAILS: {}", record.findings.join(", ")),
+            (None, false) => "passes".to_owned(),
+        };
+        out.field("judged", format!("{} {}: {word}", record.id, record.name));
+    }
+    out.field("up to date", up_to_date);
+    out.json(&UpgradeRecord { schema: "kiln.store-upgrade.v1", rule_set: RULE_SET, judged, up_to_date })?;
+    Ok(if fails { Answer::No } else { Answer::Yes })
 }
 
 fn fsck(args: &FsckArgs, session: &mut Session) -> Result<Answer> {

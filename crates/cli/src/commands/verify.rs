@@ -66,6 +66,9 @@ pub(crate) struct Args {
     /// Print the SHA-256 of the flat disk as well
     #[arg(long)]
     raw_digest: bool,
+    /// Of an image of the store, read only part N of M of its disk
+    #[arg(long, value_name = "N/M", value_parser = crate::size::parse_part, conflicts_with = "raw_digest")]
+    subset: Option<kiln_disk::digest::Part>,
     /// Leave out the digest of the file as it is, unless it is compared
     #[arg(long)]
     content_only: bool,

@@ -25,6 +25,52 @@ pub fn damaged_blocks(
     leaves: &LeafFile,
     observer: &dyn Observer,
 ) -> Result<Vec<GuestRange>> {
+    damaged_blocks_of(disk, leaves, Part::WHOLE, observer)
+}
+
+/// One of several equal parts of a disk: every `of`th of its chunks, beginning with the `number`th.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    number: u64,
+    of: NonZeroU64,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self { number: 1, of: NonZeroU64::MIN };
+
+    /// Part `number` of `of`, counted from 1; `None` when there is no such part.
+    #[must_use]
+    pub fn new(number: u64, of: u64) -> Option<Self> {
+        let of = NonZeroU64::new(of)?;
+        (1..=of.get()).contains(&number).then_some(Self { number, of })
+    }
+
+    /// Whether a thing with this name belongs to it, where things and not bytes are parted. Names are digits to the
+    /// base 16, evenly spread.
+    #[must_use]
+    pub fn has_name(self, hex: &str) -> bool {
+        let head = hex.get(..8).and_then(|head| u64::from_str_radix(head, 16).ok()).unwrap_or(0);
+        head.checked_rem(self.of.get()) == self.number.checked_sub(1)
+    }
+
+    /// Whether the chunk that starts at a byte belongs to it.
+    fn has(self, at: GuestOffset) -> bool {
+        let chunk = at.get() / CHUNK_LEN;
+        chunk.checked_rem(self.of.get()) == self.number.checked_sub(1)
+    }
+}
+
+/// As [`damaged_blocks`], of one part of the disk; nothing else of it is read.
+///
+/// # Errors
+/// As [`damaged_blocks`].
+pub fn damaged_blocks_of(
+    disk: &dyn Disk,
+    leaves: &LeafFile,
+    part: Part,
+    observer: &dyn Observer,
+) -> Result<Vec<GuestRange>> {
     let block = usize::try_from(BLOCK_LEN).unwrap_or(usize::MAX);
     let mut ranges = Ranges::new(disk.disk_len().max(leaves.disk_len()));
     let pool = BufferPool::new(usize::try_from(CHUNK_LEN).unwrap_or(usize::MAX));
@@ -33,9 +79,13 @@ pub fn damaged_blocks(
         |chunk| {
             let first = chunk.start().get() / BLOCK_LEN;
             let Chunk::Data { start, len } = chunk else {
+                // Costs nothing, and may be longer than a part's share: always looked at.
                 let last = first.saturating_add(chunk.len().div_ceil(BLOCK_LEN));
                 return Ok(leaves.data_blocks(first, last));
             };
+            if !part.has(start) {
+                return Ok(Vec::new());
+            }
             let mut buffer = pool.take();
             let bytes = buffer.get_mut(..len).unwrap_or_default();
             let mut bad = Vec::new();

@@ -14,7 +14,7 @@ mod transport;
 mod tree;
 mod value;
 
-pub use compare::{damaged_blocks, differing_ranges};
+pub use compare::{Part, damaged_blocks, damaged_blocks_of, differing_ranges};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, block_checks, fingerprint_disk};
 pub use job::{DigestBuilder, DiskDigests, HashJob, hash_disk, leaf_hashes};
 pub use leaves::{LeafFile, LeafProblem, LeafWriter};

@@ -24,7 +24,7 @@ pub use member::{Member, MemberKind};
 pub use problem::{Checksum, TarProblem};
 pub(crate) use walk::first_names;
 pub use walk::{Archive, Ending, list};
-pub(crate) use write::file_header;
+pub use write::file_header;
 
 /// The most members that an archive may have.
 pub const MAX_MEMBERS: usize = 10_000;

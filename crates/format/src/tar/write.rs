@@ -34,7 +34,7 @@ fn put(block: &mut [u8], at: usize, bytes: &[u8]) {
 ///
 /// # Errors
 /// [`Error::Refused`] (`tar.create.name`) for a name of more than 100 bytes.
-pub(crate) fn file_header(name: &str, size: u64) -> Result<Block> {
+pub fn file_header(name: &str, size: u64) -> Result<Block> {
     if name.len() > 100 {
         return Err(Error::Refused {
             code: "tar.create.name",

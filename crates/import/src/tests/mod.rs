@@ -14,6 +14,7 @@ use crate::*;
 mod bad;
 mod export;
 mod import;
+mod stack;
 mod target;
 
 pub(crate) struct Bench {

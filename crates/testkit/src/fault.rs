@@ -1,0 +1,193 @@
+//! A program that dies, or whose system fails it, at a chosen I/O system call.
+//!
+//! The program runs under ptrace. Every system call that opens, writes, names, removes or syncs counts, whichever
+//! thread or child makes it: one counter, so that "the 17th" means the same in each run of a program that does the
+//! same. At the chosen call everything is killed before the call is made, or the call is not made and answers an
+//! error.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// What happens, and when. Calls are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing: the calls are counted.
+    None,
+    /// The whole program is killed at this call.
+    KillAt(u64),
+    /// This call fails with an error number; the next ones do not.
+    FailAt(u64, i32),
+    /// This call and all that write or sync after it fail.
+    FailFrom(u64, i32),
+}
+
+/// How a program under a fault ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// I/O system calls that it made, or was about to.
+    pub calls: u64,
+    /// Its exit code; none when it was killed.
+    pub code: Option<i32>,
+    /// Name of the call at which the fault struck.
+    pub struck: Option<&'static str>,
+}
+
+/// The calls that count, and whether an error of them is one that a disk may give.
+#[rustfmt::skip]
+const CALLS: [(i64, &str, bool); 26] = [
+    (libc::SYS_write, "write", true),
+    (libc::SYS_pwrite64, "pwrite64", true),
+    (libc::SYS_writev, "writev", true),
+    (libc::SYS_pwritev, "pwritev", true),
+    (libc::SYS_open, "open", false),
+    (libc::SYS_openat, "openat", false),
+    (libc::SYS_close, "close", false),
+    (libc::SYS_fsync, "fsync", true),
+    (libc::SYS_fdatasync, "fdatasync", true),
+    (libc::SYS_rename, "rename", true),
+    (libc::SYS_renameat, "renameat", true),
+    (libc::SYS_renameat2, "renameat2", true),
+    (libc::SYS_link, "link", true),
+    (libc::SYS_linkat, "linkat", true),
+    (libc::SYS_unlink, "unlink", false),
+    (libc::SYS_unlinkat, "unlinkat", false),
+    (libc::SYS_mkdir, "mkdir", true),
+    (libc::SYS_mkdirat, "mkdirat", true),
+    (libc::SYS_rmdir, "rmdir", false),
+    (libc::SYS_ftruncate, "ftruncate", true),
+    (libc::SYS_fallocate, "fallocate", true),
+    (libc::SYS_copy_file_range, "copy_file_range", true),
+    (libc::SYS_sendfile, "sendfile", true),
+    (libc::SYS_ioctl, "ioctl", false),
+    (libc::SYS_flock, "flock", false),
+    (libc::SYS_sync_file_range, "sync_file_range", false),
+];
+
+/// Runs a program under a fault. `shell` is `/bin/sh` with the directory and environment that the program gets. Its
+/// output goes nowhere.
+///
+/// # Panics
+/// When the program cannot be run or traced: tests cannot go on then.
+pub fn run(mut shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) -> Ended {
+    // The shell waits for a line, so that nothing has happened when the tracer arrives.
+    let command = shell.args(["-c", "read _ && exec \"$0\" \"$@\""]).arg(program).args(words);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let options = Options::PTRACE_O_EXITKILL
+        | Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACEEXEC;
+    ptrace::seize(pid, options).unwrap();
+    ptrace::interrupt(pid).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let ended = Tracer { fault, calls: 0, struck: None, begun: false, inside: BTreeMap::new() }.follow(pid);
+    // Reaped already; this only closes what is left of the handle.
+    let _ = child.try_wait();
+    ended
+}
+
+struct Tracer {
+    fault: Fault,
+    calls: u64,
+    struck: Option<&'static str>,
+    /// Whether the shell has become the program.
+    begun: bool,
+    /// Threads in a system call, with the error that it is to answer.
+    inside: BTreeMap<i32, Option<i32>>,
+}
+
+impl Tracer {
+    fn follow(mut self, root: Pid) -> Ended {
+        let mut code = None;
+        loop {
+            // Of this thread's own tracees only: other tests of the process have children too.
+            let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+            match waitpid(Pid::from_raw(-1), Some(flags)) {
+                Ok(WaitStatus::Exited(pid, status)) => {
+                    if pid == root {
+                        code = Some(status);
+                    }
+                    self.inside.remove(&pid.as_raw());
+                }
+                Ok(WaitStatus::Signaled(pid, ..)) => {
+                    self.inside.remove(&pid.as_raw());
+                }
+                Ok(WaitStatus::PtraceSyscall(pid)) => {
+                    if self.at_call(pid) {
+                        let _ = kill(root, Signal::SIGKILL);
+                    } else {
+                        let _ = ptrace::syscall(pid, None);
+                    }
+                }
+                Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                    if event == libc::PTRACE_EVENT_EXEC {
+                        self.begun = true;
+                        self.inside.insert(pid.as_raw(), None);
+                    }
+                    let _ = ptrace::syscall(pid, None);
+                }
+                Ok(WaitStatus::Stopped(pid, signal)) => {
+                    // A stop of the tracer's own making carries SIGTRAP; others are the program's business.
+                    let signal = Some(signal).filter(|signal| *signal != Signal::SIGTRAP);
+                    let _ = ptrace::syscall(pid, signal);
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        Ended { calls: self.calls, code, struck: self.struck }
+    }
+
+    /// A thread goes into a system call or comes out of it; answers whether everything is to be killed.
+    fn at_call(&mut self, pid: Pid) -> bool {
+        if let Some(error) = self.inside.remove(&pid.as_raw()) {
+            if let Some(error) = error
+                && let Ok(mut registers) = ptrace::getregs(pid)
+            {
+                registers.rax = u64::from_ne_bytes(i64::from(-error).to_ne_bytes());
+                let _ = ptrace::setregs(pid, registers);
+            }
+            return false;
+        }
+        self.inside.insert(pid.as_raw(), None);
+        let Ok(mut registers) = ptrace::getregs(pid) else { return false };
+        let number = i64::from_ne_bytes(registers.orig_rax.to_ne_bytes());
+        let Some((_, name, fails)) = CALLS.iter().find(|(call, ..)| *call == number) else { return false };
+        if !self.begun {
+            return false;
+        }
+        self.calls += 1;
+        let error = match self.fault {
+            Fault::None => return false,
+            Fault::KillAt(at) => {
+                if self.calls == at {
+                    self.struck = Some(name);
+                }
+                return self.calls == at;
+            }
+            Fault::FailAt(at, error) => (self.calls == at).then_some(error),
+            Fault::FailFrom(at, error) => (self.calls >= at).then_some(error),
+        };
+        // What a full or broken disk does not refuse, or what would only stop the program from talking, goes on.
+        let talk = registers.rdi <= 2 && name.starts_with("write");
+        if let Some(error) = error.filter(|_| *fails && !talk) {
+            self.struck = self.struck.or(Some(name));
+            registers.orig_rax = u64::MAX;
+            let _ = ptrace::setregs(pid, registers);
+            self.inside.insert(pid.as_raw(), Some(error));
+        }
+        false
+    }
+}

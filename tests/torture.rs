@@ -1,0 +1,183 @@
+//! Faults at every I/O system call of the commands that change a store: death, a full disk, a broken disk.
+//!
+//! Whatever happens, after the next command the store is as it was before or as it is after: never between, and
+//! never without what was acknowledged. A sample runs with every test; all of it with `make torture`
+//! (`KILN_TORTURE=whole`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use kiln_testkit::fault::{Ended, Fault, run};
+
+use crate::support::Sandbox;
+
+/// No space left on device; input/output error.
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+/// A command under test: its name, and its words with STORE, OTHER and FILE in place of paths.
+const COMMANDS: [(&str, &[&str]); 7] = [
+    ("import", &["--store", "STORE", "import", "FILE", "--name", "c:new", "--threads", "1"]),
+    ("rm", &["--store", "STORE", "rm", "a:1"]),
+    ("tag", &["--store", "STORE", "tag", "b:1", "a:1", "--replace"]),
+    ("share", &["--store", "STORE", "share", "b:1", "--with", "ben"]),
+    ("gc", &["--store", "STORE", "gc"]),
+    ("copy", &["--store", "OTHER", "copy", "d:1", "--to", "STORE"]),
+    ("rebuild", &["--store", "STORE", "store", "rebuild"]),
+];
+
+struct Bench {
+    sandbox: Sandbox,
+}
+
+impl Bench {
+    /// A store with three images, one of which shares its layer, and another store to copy from.
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        for (name, len) in [("a.raw", 300_000), ("b.raw", 400_000), ("c.raw", 500_000), ("d.raw", 350_000)] {
+            sandbox.disk(name, len / 512 * 512);
+        }
+        let import = |store: &str, file: &str, name: &str| {
+            sandbox.kiln(["--store", store, "import", file, "--name", name, "-q"]).ok();
+        };
+        import("base", "a.raw", "a:1");
+        import("base", "a.raw", "a:2");
+        import("base", "b.raw", "b:1");
+        import("other-base", "d.raw", "d:1");
+        // A layer that nobody needs, for gc.
+        let hex = "ef".repeat(32);
+        let dir = sandbox.path("base").join("layers/ef");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join(format!("{hex}.qcow2")), vec![7; 8192]).unwrap();
+        Self { sandbox }
+    }
+
+    /// Fresh copies of both stores.
+    fn reset(&self) {
+        for (from, to) in [("base", "store"), ("other-base", "other")] {
+            let _ = std::fs::remove_dir_all(self.sandbox.path(to));
+            copy_tree(&self.sandbox.path(from), &self.sandbox.path(to));
+        }
+    }
+
+    fn run(&self, words: &[&str], fault: Fault) -> Ended {
+        let words: Vec<&OsStr> = words
+            .iter()
+            .map(|word| {
+                OsStr::new(match *word {
+                    "STORE" => "store",
+                    "OTHER" => "other",
+                    "FILE" => "c.raw",
+                    other => other,
+                })
+            })
+            .collect();
+        let shell = self.sandbox.command("/bin/sh");
+        run(shell, OsStr::new(env!("CARGO_BIN_EXE_kiln")), &words, fault)
+    }
+
+    /// What a user sees of the store: names, digests, shares. The check of the store must be clean, data included.
+    fn state(&self, about: &str) -> Vec<String> {
+        for store in ["store", "other"] {
+            let ran = self.sandbox.kiln(["--store", store, "store", "fsck", "--read-data", "--json"]);
+            assert_eq!(ran.code, Some(0), "{about}: {store}: {ran:?}");
+            let json = ran.json("kiln.store-fsck.v1");
+            let findings: Vec<&str> = json["findings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|finding| finding["id"].as_str().unwrap())
+                .filter(|id| *id != "store.layer.unreferenced")
+                .collect();
+            assert_eq!(findings, Vec::<&str>::new(), "{about}: {store}");
+        }
+        let list = self.sandbox.kiln(["--store", "store", "ls", "--json"]).exits(0).json("kiln.ls.v1");
+        let mut lines: Vec<String> = list["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|image| {
+                let field = |key: &str| image[key].to_string();
+                [field("name"), field("tag"), field("shares"), field("content_digest")].join(" ")
+            })
+            .collect();
+        lines.sort();
+        let stray = self.sandbox.path("store/layers/ef").join(format!("{}.qcow2", "ef".repeat(32)));
+        lines.push(format!("stray layer: {}", stray.exists()));
+        lines
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+/// Every call when all is asked for; else a sample that moves with the command.
+fn points(calls: u64, sample: u64) -> Vec<u64> {
+    let whole = std::env::var("KILN_TORTURE").is_ok_and(|value| value == "whole");
+    let step = if whole { 1 } else { (calls / sample).max(1) };
+    (1..=calls).step_by(usize::try_from(step).unwrap()).collect()
+}
+
+/// A kind of fault, and the fault of that kind at a call.
+type Strike = (&'static str, fn(u64) -> Fault);
+
+#[allow(clippy::print_stdout, reason = "the counts are what `make torture` is for")]
+fn torture(command: &str, faults: &[Strike], sample: u64) {
+    let (name, words) = COMMANDS.into_iter().find(|(name, _)| *name == command).unwrap();
+    let bench = Bench::new();
+    bench.reset();
+    let before = bench.state(name);
+    let clean = bench.run(words, Fault::None);
+    assert_eq!(clean.code, Some(0), "{name}");
+    let after = bench.state(name);
+    assert!(clean.calls > 20, "{name} makes {} calls", clean.calls);
+    for (kind, fault) in faults {
+        let (mut runs, mut done) = (0, 0);
+        let mut struck: BTreeMap<&str, u64> = BTreeMap::new();
+        for at in points(clean.calls, sample) {
+            bench.reset();
+            let ended = bench.run(words, fault(at));
+            let about = format!("{name}, {kind} at call {at} ({:?})", ended.struck);
+            let state = bench.state(&about);
+            runs += 1;
+            *struck.entry(ended.struck.unwrap_or("none")).or_default() += 1;
+            if ended.code == Some(0) {
+                assert_eq!(state, after, "{about}: acknowledged, and not there");
+            } else {
+                assert!(state == before || state == after, "{about}: {state:?}");
+            }
+            done += u64::from(state == after);
+        }
+        println!(
+            "{name}: {kind} at {runs} of {} calls: {done} times done, else as before; at {struck:?}",
+            clean.calls
+        );
+    }
+}
+
+const KILL: Strike = ("killed", Fault::KillAt);
+const FULL: Strike = ("disk full from", |at| Fault::FailFrom(at, ENOSPC));
+const BROKEN: Strike = ("one I/O error", |at| Fault::FailAt(at, EIO));
+
+macro_rules! tortures {
+    ($($test:ident $command:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            torture($command, &[KILL, FULL, BROKEN], 8);
+        })*
+    };
+}
+
+tortures! {
+    import_under_faults_is_whole_or_nothing "import";
+    removal_under_faults_is_whole_or_nothing "rm";
+    tag_under_faults_is_whole_or_nothing "tag";
+    share_under_faults_is_whole_or_nothing "share";
+    collection_under_faults_takes_nothing_that_is_needed "gc";
+    copy_under_faults_is_whole_or_nothing "copy";
+    rebuild_under_faults_loses_nothing "rebuild";
+}
