@@ -135,7 +135,7 @@ pub enum Refusal {
     },
     /// A target does not take it.
     #[error("{0}")]
-    Target(TargetRefusal),
+    Target(Box<TargetRefusal>),
     /// A format of a layer that this version does not know.
     #[error("the layer is of the format {format:?}, which this version does not know")]
     LayerFormat {
@@ -247,6 +247,6 @@ impl From<Refusal> for Error {
 
 impl From<TargetRefusal> for Error {
     fn from(refusal: TargetRefusal) -> Self {
-        Self::Refused(Refusal::Target(refusal))
+        Self::Refused(Refusal::Target(Box::new(refusal)))
     }
 }

@@ -13,7 +13,7 @@ pub enum Error {
         /// The file.
         file: String,
         /// Where and why.
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
     },
     /// A row says what no row can say.
     #[error("{file}: the target {target:?} is wrong")]
@@ -23,7 +23,7 @@ pub enum Error {
         /// The row.
         target: String,
         /// Where and why.
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
     },
     /// A row is based on one that there is not.
     #[error("{file}: the target {target:?} is based on {base:?}, which is no target")]

@@ -56,7 +56,10 @@ impl Targets {
         let mut targets = Self { rows: Vec::new(), tables: BTreeMap::new() };
         for (id, text) in ROWS {
             let file = format!("rows/{id}.toml");
-            let table: Table = text.parse().map_err(|source| Error::Syntax { file: file.clone(), source })?;
+            let table: Table = text.parse().map_err(|source: toml::de::Error| Error::Syntax {
+                file: file.clone(),
+                source: Box::new(source),
+            })?;
             targets.take(&file, id, table)?;
         }
         targets.names_are_unique("rows")?;
@@ -71,8 +74,8 @@ impl Targets {
     /// # Errors
     /// [`Error`]; these targets are then as they were.
     pub fn with_file(&self, file: &str, text: &str) -> Result<Self> {
-        let parsed: File =
-            toml::from_str(text).map_err(|source| Error::Syntax { file: file.to_owned(), source })?;
+        let parsed: File = toml::from_str(text)
+            .map_err(|source| Error::Syntax { file: file.to_owned(), source: Box::new(source) })?;
         let mut targets = self.clone();
         for (id, value) in parsed.target {
             let Value::Table(table) = value else {
@@ -197,7 +200,11 @@ fn spell_out(table: &mut Table) {
 fn read(file: &str, id: &str, table: &Table) -> Result<Target> {
     let mut table = table.clone();
     spell_out(&mut table);
-    let row = |source| Error::Row { file: file.to_owned(), target: id.to_owned(), source };
+    let row = |source: toml::de::Error| Error::Row {
+        file: file.to_owned(),
+        target: id.to_owned(),
+        source: Box::new(source),
+    };
     let mut target = Target::deserialize(Value::Table(table)).map_err(row)?;
     id.clone_into(&mut target.id);
     for source in target.sources_mut().filter(|source| source.is_empty()) {

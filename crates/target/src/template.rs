@@ -42,7 +42,7 @@ fn is_name(word: &str) -> bool {
 }
 
 /// The first name in a text that is none of `known`.
-pub(crate) fn unknown<'a>(text: &'a str, known: impl Fn(&str) -> bool) -> Option<&'a str> {
+pub(crate) fn unknown(text: &str, known: impl Fn(&str) -> bool) -> Option<&str> {
     parts(text).into_iter().find_map(|part| match part {
         Part::Name(name) if !known(name) => Some(name),
         _ => None,

@@ -72,7 +72,7 @@ pub(super) fn judge(target: &Target, layout: &Layout, warnings: &mut Vec<Warning
         match row.map_or(check.usual, |row| row.severity) {
             Severity::Off => {}
             Severity::Warn => {
-                warnings.push(Warning { code: check.code, text: format!("{}; {why}", check.says), rule })
+                warnings.push(Warning { code: check.code, text: format!("{}; {why}", check.says), rule });
             }
             Severity::Refuse => {
                 return Err(TargetRefusal::Guest {
