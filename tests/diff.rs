@@ -21,7 +21,7 @@ fn one_disk_in_two_containers_is_the_same_and_the_containers_differ() {
 fn differing_blocks_and_tables_are_told_with_their_partition() {
     let sandbox = Sandbox::new();
     let disk = sandbox.guest_disk("disk.raw");
-    std::fs::copy(&disk, sandbox.path("other.raw")).unwrap();
+    std::fs::write(sandbox.path("other.raw"), std::fs::read(&disk).unwrap()).unwrap();
     overwrite(&sandbox.path("other.raw"), (10 << 20) + 5, b"other");
     sandbox.tool("sgdisk", ["--typecode=1:8200", "--change-name=1:swap", "other.raw"]);
     let ran = sandbox.kiln(["diff", "--json", "disk.raw", "other.raw"]).exits(1);

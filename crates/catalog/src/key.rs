@@ -422,7 +422,7 @@ mod tests {
         let made = ring.create("release").unwrap();
         let path = dir.path().join("keys/release.key");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(ring.list().unwrap(), [made.clone()]);
+        assert_eq!(ring.list().unwrap(), std::slice::from_ref(&made));
         assert_eq!(ring.private("release").unwrap().public(), made.public);
         assert_eq!(ring.create("release").unwrap_err().code(), "key.exists");
         ring.untrust("release").unwrap();

@@ -138,7 +138,7 @@ impl Arrival {
                 (FileSource::from_file(copy, self.label.clone())?, 0)
             }
             None => {
-                let mut all = self.tap.from_the_start();
+                let mut all = self.tap.reader_from_start();
                 let source = spool_input(&mut all, job.dir(), u64::MAX, observer)?;
                 let len = kiln_disk::ByteSource::byte_len(&source);
                 (source, len)

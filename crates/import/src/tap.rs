@@ -72,7 +72,7 @@ impl Tap {
     }
 
     /// All that went by, and then the rest.
-    pub(crate) fn from_the_start(&self) -> impl Read + Send + use<> {
+    pub(crate) fn reader_from_start(&self) -> impl Read + Send + use<> {
         let kept = self.lock().kept.take().unwrap_or_default();
         io::Cursor::new(kept).chain(Rest(self.clone()))
     }
@@ -202,7 +202,7 @@ mod tests {
         let mut one = tap(&bytes);
         one.read_some(&mut [0; 1000]).unwrap();
         let mut all = Vec::new();
-        one.from_the_start().read_to_end(&mut all).unwrap();
+        one.reader_from_start().read_to_end(&mut all).unwrap();
         assert_eq!(all, bytes);
         let two = tap(&bytes);
         two.drain(&Silent).unwrap();

@@ -324,7 +324,7 @@ fn fixed_vhdx(shop: &Workshop, id: &str) -> PathBuf {
 
 fn raw(shop: &Workshop, id: &str) -> PathBuf {
     let path = shop.path(&format!("{id}.raw"));
-    std::fs::copy(shop.path("disk.raw"), &path).expect("a copy");
+    std::fs::write(&path, std::fs::read(shop.path("disk.raw")).expect("the disk")).expect("a copy");
     path
 }
 

@@ -99,7 +99,7 @@ impl Url {
         let scheme = location.split(['/', '?', '#']).next().and_then(|head| head.split_once(':'));
         let mut next = match scheme {
             Some((scheme, _)) if !Self::is_meant(location) => {
-                let scheme = scheme.chars().filter(|sign| sign.is_ascii_graphic()).take(20).collect();
+                let scheme = scheme.chars().filter(char::is_ascii_graphic).take(20).collect();
                 return Err(refuse(FetchProblem::RedirectScheme(scheme)));
             }
             Some(_) => Self::parse(location)?,

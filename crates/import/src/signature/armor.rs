@@ -47,7 +47,7 @@ pub(super) fn keys(bytes: &[u8]) -> Option<Vec<u8>> {
 /// RFC 4648, section 4; `None` for anything else.
 pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').as_bytes();
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 3);

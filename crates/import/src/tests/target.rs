@@ -117,15 +117,15 @@ fn a_target_without_the_disks_firmware_refuses_it() {
     let text = "[target.kvm]\nfirmware = { accepts = [\"bios\"], prefers = \"bios\", source = \"us\" }\n";
     let targets = changed(text);
     let (target, dest) = (targets.find("kvm").unwrap(), bench.path("x.qcow2"));
-    let mut request = request(target, &dest);
-    request.machine.firmware = Some(Firmware::Uefi);
-    let error = plan_target(source.as_ref(), &request, &Silent).unwrap_err();
+    let mut asked = request(target, &dest);
+    asked.machine.firmware = Some(Firmware::Uefi);
+    let error = plan_target(source.as_ref(), &asked, &Silent).unwrap_err();
     assert_eq!(error.code(), "target.firmware");
     assert!(error.to_string().contains("uefi only") && error.to_string().contains("(us)"), "{error}");
     // A container may be narrower than its target.
     let (target, vhd, vhdx) = (row("hyper-v"), bench.path("x.vhd"), bench.path("x.vhdx"));
     for (dest, code) in [(&vhd, Some("target.firmware")), (&vhdx, None)] {
-        let mut request = super::target::request(&target, dest);
+        let mut request = request(&target, dest);
         request.machine.firmware = Some(Firmware::Uefi);
         let planned = plan_target(source.as_ref(), &request, &Silent);
         assert_eq!(planned.err().map(|error| error.code()), code);
