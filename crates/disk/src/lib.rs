@@ -26,9 +26,11 @@ mod observe;
 mod offset;
 pub mod os;
 mod padded;
+pub mod partition;
 pub mod pipeline;
 mod source;
 mod staged;
+pub mod wire;
 mod write;
 pub mod zero;
 
