@@ -11,6 +11,7 @@ mod completion;
 mod convert;
 mod damaged;
 mod errors;
+mod guest;
 mod house;
 mod inspect;
 mod interrupted;

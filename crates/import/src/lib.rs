@@ -8,6 +8,7 @@ mod appliance;
 mod checksum;
 mod error;
 mod export;
+pub mod guest;
 mod open;
 mod plan;
 mod run;

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod fixtures;
+pub mod guest_matrix;
 pub mod laws;
 mod model;
 pub mod oracle;

@@ -5,6 +5,7 @@ mod boot;
 mod committed;
 mod failure;
 mod fixtures;
+mod guest_matrix;
 mod man;
 mod qemu_samples;
 mod run;
@@ -27,6 +28,7 @@ enum Chore {
     Committed(committed::Arguments),
     QemuSamples(qemu_samples::Arguments),
     Boot(boot::Arguments),
+    GuestMatrix(guest_matrix::Arguments),
     Bench(bench::Arguments),
     Man(man::Arguments),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Committed(arguments) => committed::run(&arguments),
         Chore::QemuSamples(arguments) => qemu_samples::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
+        Chore::GuestMatrix(arguments) => guest_matrix::run(&arguments),
         Chore::Man(arguments) => man::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
     };

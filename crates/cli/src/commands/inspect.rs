@@ -1,8 +1,10 @@
 //! `kiln inspect`: what is it?
 
+pub(crate) mod guest;
 mod qemu;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kiln_disk::Limits;
 use kiln_format::{Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFacts, Tolerance};
@@ -17,7 +19,8 @@ use crate::subject::Subject;
 /// Say what a disk image is: format, sizes, references, snapshots
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Reads headers only; nothing that the image names is opened.
+Reads headers, and on the disk what says which system it is and how it starts; nothing that the
+image names is opened, nothing is mounted.
 
 Examples:
   kiln inspect disk.qcow2
@@ -32,6 +35,9 @@ pub(crate) struct Args {
     /// Write the answer in this form
     #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
     output: Option<OutputForm>,
+    /// Leave out what is on the disk: only the container is looked at
+    #[arg(long)]
+    no_guest: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,6 +70,9 @@ struct Record<'a> {
     references: &'a [ExternalRef],
     snapshots: &'a [SnapshotFacts],
     details: serde_json::Map<String, serde_json::Value>,
+    /// What is on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<&'a kiln_guest::GuestReport>,
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
@@ -78,9 +87,15 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         Identity::Polyglot(all) => ("polyglot", all.iter().map(|name| (*name).to_owned()).collect(), None),
     };
     let opens = source.format.is_some() || source.as_raw.is_some();
+    let mut guest = None;
     let facts = if opens || matches!(kind, "image" | "raw") {
         let context = input.context(&source, Tolerance::Damaged, Limits::INSPECT)?;
-        Some(input.image(&source, &context)?.facts())
+        let image: Arc<dyn kiln_format::Image> = Arc::from(input.image(&source, &context)?);
+        let facts = image.facts();
+        if !args.no_guest && args.output != Some(OutputForm::Qemu) {
+            guest = guest::look(&(image as Arc<dyn kiln_disk::Disk>)).ok();
+        }
+        Some(facts)
     } else {
         None
     };
@@ -104,6 +119,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         references: facts.as_ref().map_or(&[], |facts| &facts.references),
         snapshots: facts.as_ref().map_or(&[], |facts| &facts.snapshots),
         details: facts.as_ref().map(details_json).unwrap_or_default(),
+        guest: guest.as_ref(),
     };
     match (args.output, session.printer.is_json()) {
         (Some(OutputForm::Qemu), _) => match &facts {
@@ -117,7 +133,12 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
             }
         },
         (Some(OutputForm::Json), _) | (None, true) => session.printer.json_always(&record)?,
-        _ => text(&record, facts.as_ref(), &mut session.printer),
+        _ => {
+            text(&record, facts.as_ref(), &mut session.printer);
+            if let Some(guest) = &guest {
+                guest::text(guest, &mut session.printer);
+            }
+        }
     }
     // Two formats at once is a refusal; a foreign file has been named, which is what was asked.
     Ok(if kind == "polyglot" && !opens { Answer::No } else { Answer::Yes })

@@ -149,6 +149,13 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
     found
 }
 
+/// The entries in a tree, with no disk around it.
+#[must_use]
+pub fn parse_all(tree: &Tree) -> Vec<Entry> {
+    let layout = Layout { tables: Vec::new(), volumes: Vec::new(), groups: Vec::new(), problems: Vec::new() };
+    read(tree, &[], &layout).entries
+}
+
 /// Where a configuration was found.
 struct Place<'a> {
     tree: &'a Tree,

@@ -223,11 +223,9 @@ fn xfs(head: &[u8]) -> Option<Probed> {
     if be16(head, 100)? & 0xf >= 5 {
         found.features.push("xfs-v5");
     }
-    // sb_features_incompat NEEDSREPAIR.
+    // sb_features_incompat NEEDSREPAIR. Whether the log is empty only its records tell.
     if be32(head, 216)? & 0x10 != 0 {
         found.state = Some(FsState::Errors);
-    } else {
-        found.state = Some(FsState::Clean);
     }
     Some(found)
 }
