@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_testkit::fixtures::Fixture;
-use kiln_testkit::guest_matrix::{CASES, run};
+use kiln_testkit::guest_matrix::{CASES, Copied, run};
 
 use crate::support::Sandbox;
 
@@ -107,12 +107,13 @@ fn every_broken_disk_is_judged_as_predicted() {
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn import_for_a_place_refuses_what_will_not_start_there() {
     let sandbox = Sandbox::new();
-    let disk = debian();
-    let disk = disk.to_str().unwrap();
-    // The kernel of Debian's clouds has no driver of VMware's disks.
-    let ran = sandbox.kiln(["import", "--json", "--name", "d", "--for", "vmware", disk]);
+    let broken = CASES.iter().find(|case| case.name == "wrong-root-uuid").unwrap();
+    let copied = Copied::of(&debian(), &sandbox.work(), "broken");
+    (broken.edit)(&copied);
+    let ran =
+        sandbox.kiln(["import", "--json", "--name", "d", "--for", "kvm", copied.disk.to_str().unwrap()]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("import.guest") && ran.stderr.contains("kmod.vmware"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("import.guest") && ran.stderr.contains("boot.root-arg"), "{}", ran.stderr);
     assert_eq!(sandbox.kiln(["ls", "--json"]).json("kiln.ls.v1")["images"], serde_json::json!([]));
     let json = sandbox
         .kiln(["import", "--json", "--name", "d", "--for", "kvm", disk])

@@ -63,7 +63,8 @@ pub struct Ended {
 }
 
 /// What a guest prints when it has given up.
-const GIVEN_UP: [&str; 14] = [
+const GIVEN_UP: [&str; 15] = [
+    "Target filesystem doesn't have requested",
     "(initramfs)",
     "Kernel panic",
     "grub>",

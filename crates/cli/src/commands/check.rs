@@ -42,7 +42,7 @@ pub(crate) struct Args {
     guest: guest::GuestArgs,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,

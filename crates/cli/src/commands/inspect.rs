@@ -50,7 +50,7 @@ enum OutputForm {
     Qemu,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,

@@ -118,7 +118,6 @@ pub fn read(source: impl Read) -> Initramfs {
     if found.segments.is_empty() && found.fault.is_none() {
         found.fault = Some("the file holds no archive".to_owned());
     }
-    found.maker = maker(&found);
     found
 }
 
@@ -233,34 +232,59 @@ fn note_text(name: &str, text: &[u8], found: &mut Initramfs) {
     found.texts.push((name.to_owned(), text));
 }
 
-fn maker(found: &Initramfs) -> Maker {
-    found.maker
-}
-
-/// A reader that knows where it is.
+/// A reader that knows where it is, and can look ahead.
 pub(crate) struct Counted<R> {
-    inner: std::io::BufReader<R>,
+    inner: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
     position: u64,
 }
 
 impl<R: Read> Counted<R> {
     fn new(inner: R) -> Self {
-        Self { inner: std::io::BufReader::with_capacity(128 << 10, inner), position: 0 }
+        Self { inner, buffer: vec![0; 128 << 10], start: 0, end: 0, position: 0 }
     }
 
     fn position(&self) -> u64 {
         self.position
     }
 
-    /// Up to `len` bytes from here, not yet taken. Fewer only at the end, or when a buffer happens to end here.
+    fn held(&self) -> &[u8] {
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Up to `len` bytes from here, not yet taken; fewer only at the end.
     fn peek(&mut self, len: usize) -> std::io::Result<&[u8]> {
-        let held = self.inner.fill_buf()?;
+        while self.held().len() < len && self.more()? {}
+        let held = self.held();
         Ok(held.get(..len.min(held.len())).unwrap_or_default())
+    }
+
+    /// Reads more behind what is held; false at the end.
+    fn more(&mut self) -> std::io::Result<bool> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end.saturating_sub(self.start));
+        }
+        let Some(room) = self.buffer.get_mut(self.end..).filter(|room| !room.is_empty()) else {
+            return Ok(false);
+        };
+        loop {
+            match self.inner.read(room) {
+                Ok(read) => {
+                    self.end = self.end.saturating_add(read.min(room.len()));
+                    return Ok(read > 0);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn skip_zeros(&mut self) -> std::io::Result<()> {
         loop {
-            let held = self.inner.fill_buf()?;
+            let held = self.fill_buf()?;
             if held.is_empty() {
                 return Ok(());
             }
@@ -276,19 +300,27 @@ impl<R: Read> Counted<R> {
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buf)?;
-        self.position = self.position.saturating_add(u64::try_from(read).unwrap_or(0));
-        Ok(read)
+        let held = self.fill_buf()?;
+        let len = held.len().min(buf.len());
+        if let (Some(target), Some(source)) = (buf.get_mut(..len), held.get(..len)) {
+            target.copy_from_slice(source);
+        }
+        self.consume(len);
+        Ok(len)
     }
 }
 
 impl<R: Read> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        self.inner.fill_buf()
+        if self.held().is_empty() {
+            self.more()?;
+        }
+        Ok(self.held())
     }
 
     fn consume(&mut self, amount: usize) {
-        self.inner.consume(amount);
+        let amount = amount.min(self.held().len());
+        self.start = self.start.saturating_add(amount);
         self.position = self.position.saturating_add(u64::try_from(amount).unwrap_or(0));
     }
 }

@@ -225,26 +225,46 @@ pub(super) fn kernel(case: &Case<'_>, hits: &mut Hits) {
                 }
             }
         }
-        if kernel.modules_dir.is_none() && !kernel.release.is_empty() && tree.exists("/lib/modules") {
-            hits.add_as(
-                Impact::NoNetwork,
-                format!(
-                    "/lib/modules/{} is missing: no driver can be loaded after the start",
-                    kernel.release
+        let lost = match (&kernel.modules_dir, kernel.has_modules_dep) {
+            (None, _) if !kernel.release.is_empty() && tree.exists("/lib/modules") => Some((
+                format!("/lib/modules/{}", kernel.release),
+                "is missing: no driver can be loaded after the start",
+            )),
+            (Some(dir), false) => {
+                Some((format!("{dir}/modules.dep"), "is missing or empty: no driver can be loaded by name"))
+            }
+            _ => None,
+        };
+        if let Some((path, why)) = lost {
+            match mount_without_driver(case, kernel) {
+                Some(line) => hits.add(
+                    format!("{path} {why}, and {} ({}) cannot be mounted", line.mount_point, line.kind),
+                    Seen::file(path),
                 ),
-                Seen::file(format!("/lib/modules/{}", kernel.release)),
-            );
-        } else if let Some(dir) = kernel.modules_dir.as_ref().filter(|_| !kernel.has_modules_dep) {
-            hits.add_as(
-                Impact::NoNetwork,
-                format!("{dir}/modules.dep is missing or empty: no driver can be loaded by name"),
-                Seen::file(format!("{dir}/modules.dep")),
-            );
+                None => hits.add_as(Impact::NoNetwork, format!("{path} {why}"), Seen::file(path)),
+            }
         }
         if kernel.release.contains("xen") && kernel.config.is_none() {
             hits.add_as(Impact::Advice, "the kernel may be one for Xen only", Seen::file(&kernel.path));
         }
     }
+}
+
+/// A line of fstab that the start needs and whose driver is neither in the kernel nor that of the root.
+fn mount_without_driver<'a>(
+    case: &'a Case<'_>,
+    kernel: &crate::facts::kernel::Kernel,
+) -> Option<&'a crate::facts::fstab::Line> {
+    let root = case.report.root().map(|root| root.probed.kind.as_str());
+    case.report.fstab.iter().find(|line| {
+        let known = matches!(line.kind.as_str(), "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs");
+        let here = matches!(case.report.device(&line.device), Device::Volume(_));
+        known
+            && here
+            && !line.optional()
+            && Some(line.kind.as_str()) != root
+            && !kernel.builtin.contains(&line.kind)
+    })
 }
 
 /// Whether a default entry starts this kernel.
@@ -288,11 +308,17 @@ pub(super) fn crypt(case: &Case<'_>, hits: &mut Hits) {
         }
     }
     for line in &case.report.crypttab {
-        if !line.optional && case.report.device(&line.device) == Device::Missing {
-            hits.add(
-                format!("{} ({}) is not on this disk, and the boot waits for it", line.device, line.name),
-                Seen::line("/etc/crypttab", line.line),
-            );
+        if line.optional || case.report.device(&line.device) != Device::Missing {
+            continue;
+        }
+        let seen = Seen::line("/etc/crypttab", line.line);
+        let what = format!("{} ({}) is not on this disk", line.device, line.name);
+        let mapped = format!("/dev/mapper/{}", line.name);
+        let needed = case.report.fstab.iter().any(|mount| mount.device == mapped && !mount.optional());
+        if needed {
+            hits.add(format!("{what}, and fstab mounts it"), seen);
+        } else {
+            hits.add_as(Impact::Advice, format!("{what}: the start waits 90 seconds for it"), seen);
         }
     }
 }

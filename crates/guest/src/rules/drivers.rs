@@ -15,8 +15,7 @@ fn kernels<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Kernel> {
 fn needs(case: &Case<'_>, rule: &str, hits: &mut Hits) {
     for need in case.place.needs.iter().filter(|need| need.rule == rule) {
         for kernel in kernels(case) {
-            if damaged(kernel) {
-                // boot.kernel has named it.
+            if damaged(case, kernel) {
                 continue;
             }
             if !kernel.known(need.when) {
@@ -84,11 +83,16 @@ fn early_fix(case: &Case<'_>, groups: &[&[&str]], loadable: bool, release: &str)
     format!("echo 'add_drivers+=\" {names} \"' >/etc/dracut.conf.d/kiln.conf && dracut -f --kver {release}")
 }
 
-/// Whether the initramfs stops early: what is missing in it then says nothing.
-fn damaged(kernel: &Kernel) -> bool {
-    kernel.initramfs.as_ref().is_some_and(|file| {
+/// Whether the initramfs is missing or stops early: what is not in it then says nothing, and boot.kernel has named it.
+fn damaged(case: &Case<'_>, kernel: &Kernel) -> bool {
+    let unread = kernel.initramfs.as_ref().is_some_and(|file| {
         file.len == 0 || file.content.as_ref().is_some_and(|content| content.fault.is_some())
-    })
+    });
+    unread
+        || case.report.boot.entries.iter().any(|entry| {
+            entry.kernel_path.as_deref() == Some(&kernel.path)
+                && entry.initramfs.len() > entry.initramfs_paths.len()
+        })
 }
 
 macro_rules! needing {
@@ -125,7 +129,7 @@ pub(super) fn fs(case: &Case<'_>, hits: &mut Hits) {
         _ => return,
     };
     for kernel in kernels(case) {
-        if damaged(kernel) {
+        if damaged(case, kernel) {
             continue;
         }
         if !kernel.known(When::Early) {

@@ -217,8 +217,8 @@ pub(super) fn user(case: &Case<'_>, hits: &mut Hits) {
     if !case.is_linux() {
         return;
     }
-    let by_init = case.report.cloud_init.as_ref().is_some_and(|init| init.enabled)
-        && !case.place.datasources.is_empty();
+    // Where the place offers no data, its owner gives cloud-init a seed.
+    let by_init = case.report.cloud_init.as_ref().is_some_and(|init| init.enabled);
     let by_agent = case.report.agents.iter().any(|agent| agent.place == case.place.id);
     let open = case.report.accounts.iter().any(|account| {
         matches!(account.password, Password::Set | Password::Weak | Password::Empty | Password::Unknown)

@@ -43,6 +43,8 @@ pub enum Content {
     Luks,
     /// BitLocker.
     BitLocker,
+    /// GRUB's core, in a BIOS boot partition.
+    GrubCore,
     /// Only zeros in its first bytes.
     Empty,
     /// Something else.
@@ -69,6 +71,7 @@ impl Content {
             Self::MdRaid => "linux_raid_member",
             Self::Luks => "crypto_LUKS",
             Self::BitLocker => "BitLocker",
+            Self::GrubCore => "GRUB core",
             Self::Empty => "empty",
             Self::Unknown => "unknown",
         }
@@ -159,6 +162,10 @@ pub fn probe(disk: &dyn Disk) -> Result<Probed> {
         if le32(&tail, 0) == Some(0xa92b_4efc) {
             return Ok(Probed::new(Content::MdRaid, "md RAID"));
         }
+    }
+    // diskboot.img (grub-core/boot/i386/pc/diskboot.S) prints this word.
+    if head.get(..512).is_some_and(|sector| sector.windows(7).any(|word| word == b"loading")) {
+        return Ok(Probed::new(Content::GrubCore, "GRUB core"));
     }
     let kind = if head.iter().all(|byte| *byte == 0) { Content::Empty } else { Content::Unknown };
     Ok(Probed::new(kind, kind.word()))

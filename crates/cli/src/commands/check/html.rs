@@ -110,12 +110,12 @@ fn verdicts(out: &mut String, answers: &Answers) {
 fn disk_map(out: &mut String, report: &GuestReport) {
     out.push_str("<h2>The disk</h2>\n");
     for (index, table) in report.tables.iter().enumerate() {
-        let scheme = format!("{:?}", table.scheme);
+        let scheme = crate::commands::inspect::guest::scheme(table.scheme);
         let _ = writeln!(
             out,
             "<p class=\"sub\">disk {index}: {}, {} of {}-byte sectors</p><div class=\"map\">",
             ShortSize(table.disk_len),
-            escape(&scheme),
+            escape(scheme),
             table.sector_len
         );
         let mut parts: Vec<_> = table.partitions.iter().collect();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_disk::partition::Scheme;
 use kiln_disk::{Budget, Disk, Error as DiskError, Limits};
 use kiln_guest::facts::Depth;
 use kiln_guest::{GuestReport, examine};
@@ -28,12 +29,7 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
         row("updates until", os.end_of_life.unwrap_or_default().to_owned());
     }
     for table in &report.tables {
-        let scheme = match table.scheme {
-            kiln_disk::partition::Scheme::None => "none",
-            kiln_disk::partition::Scheme::Mbr => "MBR",
-            kiln_disk::partition::Scheme::Gpt => "GPT",
-            kiln_disk::partition::Scheme::HybridGpt => "GPT with a hybrid MBR",
-        };
+        let scheme = scheme(table.scheme);
         row("partition table", format!("{scheme}, {} partitions", table.partitions.len()));
         for fault in &table.faults {
             row("", fault.clone());
@@ -148,6 +144,16 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
         row("not read", problem.clone());
     }
     rows
+}
+
+/// A partition table's kind in words.
+pub(crate) fn scheme(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::None => "none",
+        Scheme::Mbr => "MBR",
+        Scheme::Gpt => "GPT",
+        Scheme::HybridGpt => "GPT with a hybrid MBR",
+    }
 }
 
 fn maker(maker: kiln_guest::initramfs::Maker) -> &'static str {
