@@ -148,16 +148,13 @@ fn logical(
             table.faults.push(TableFault::Chain { at });
             return Ok(number);
         };
-        let mut entries = (1_u32..)
-            .zip(sector.get(446..478).unwrap_or_default().chunks_exact(16))
-            .filter_map(|(index, entry)| decode_entry(index, entry))
-            .filter(|entry| entry.kind != 0);
         let (mut own, mut next) = (None, None);
-        for entry in &mut entries {
-            if entry.is_extended() {
-                next = Some(entry);
-            } else {
-                own = Some(entry);
+        for (index, raw) in (1_u32..).zip(sector.get(446..478).unwrap_or_default().chunks_exact(16)) {
+            match decode_entry(index, raw) {
+                None => table.faults.push(TableFault::Chain { at }),
+                Some(entry) if entry.kind == 0 => {}
+                Some(entry) if entry.is_extended() => next = Some(entry),
+                Some(entry) => own = Some(entry),
             }
         }
         if let Some(own) = own {

@@ -78,9 +78,8 @@ pub(super) fn read(
         if name_len == 0 || name_len > MAX_NAME {
             return Err(CpioFault::Name { len: name_len }.to_string());
         }
-        let left = limits.members.checked_sub(1).zip(limits.bytes.checked_sub(len.saturating_add(name_len)));
-        let (members_left, bytes_left) = left.ok_or_else(|| CpioFault::TooMuch.to_string())?;
-        (limits.members, limits.bytes) = (members_left, bytes_left);
+        let left = limits.bytes.checked_sub(len.saturating_add(name_len));
+        limits.bytes = left.ok_or_else(|| CpioFault::TooMuch.to_string())?;
         let mut name = vec![0; usize::try_from(name_len).unwrap_or(0)];
         exactly(input, &mut name, members)?;
         // 110 and the name together end on a multiple of four.
@@ -91,6 +90,7 @@ pub(super) fn read(
             return Ok(());
         }
         members = members.saturating_add(1);
+        limits.members = limits.members.checked_sub(1).ok_or_else(|| CpioFault::TooMuch.to_string())?;
         let wanted = take(&Member { name: &name, len, text: None });
         if let Some(texts) = limits.texts.checked_sub(len).filter(|_| wanted) {
             limits.texts = texts;
