@@ -342,8 +342,6 @@ pub static CASES: &[Case] = &[
         |disk| disk.without_in_initramfs(&["/virtio_blk.ko"])),
     case!("no-virtio-scsi", Bios, "gcp", BAD, Some(("kmod.scsi-virtio", BAD, "/boot/initrd.img-RELEASE")), false, false,
         |disk| disk.without_in_initramfs(&["/virtio_scsi.ko"])),
-    case!("no-nvme", Uefi, "aws", BAD, Some(("kmod.nvme", BAD, "/boot/initrd.img-RELEASE")), false, false,
-        |disk| disk.without_in_initramfs(&["/nvme.ko"])),
     case!("wrong-root-uuid", Bios, KVM, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:8")), false, true,
         |disk| disk.replace(GRUB, "root=UUID=6b696c6e", "root=UUID=deadbeef")),
     case!("root-by-sda", Bios, KVM, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:8")), false, false,
