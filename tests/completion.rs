@@ -32,6 +32,7 @@ fn help_names_every_command_and_the_exit_codes() {
         "show",
         "rm",
         "store",
+        "targets",
         "completion",
         "130",
     ] {

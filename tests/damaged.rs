@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use kiln_testkit::damage::{Damage, MORE, ROWS, Workshop};
 use serde_json::Value;
 
 use crate::support::{Sandbox, cut, overwrite};
@@ -59,9 +60,13 @@ fn qcow2_with_three_bytes_of_data_changed_is_caught_by_a_digest_recorded_earlier
         .kiln(["verify", "--json", "disk.qcow2", "--leaves", "disk.leaves"])
         .exits(1)
         .json("kiln.verify.v1");
+    let start = guest / 65_536 * 65_536;
     assert_eq!(
         json["damaged"],
-        serde_json::json!([{"start_bytes": guest / 65_536 * 65_536, "length_bytes": 65_536}])
+        serde_json::json!([{
+            "start_bytes": start, "length_bytes": 65_536, "offset_bytes": at - (guest - start),
+            "partition": json["damaged"][0]["partition"],
+        }])
     );
 }
 
@@ -191,4 +196,64 @@ fn no_secret_in(dir: &Path) -> bool {
         let bytes = std::fs::read(dir.join(name)).unwrap();
         !bytes.windows(11).any(|window| window == b"host secret")
     })
+}
+
+/// The table of damaged files: every one is a no with a place, and those that hold a partition table name whose bytes
+/// are lost. What `cargo xtask damage` prints.
+#[test]
+fn every_row_of_the_damage_table_is_a_no_with_an_offset() {
+    rows(ROWS);
+}
+
+#[test]
+fn the_same_damage_in_other_containers_is_a_no_with_an_offset() {
+    rows(MORE);
+}
+
+#[track_caller]
+fn rows(rows: &[Damage]) {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = Workshop::new(dir.path());
+    let kiln = Path::new(env!("CARGO_BIN_EXE_kiln"));
+    let mut passed = Vec::new();
+    for row in rows {
+        let (path, answer) = shop.judge(row, kiln);
+        let len = path.metadata().unwrap().len();
+        let in_file = answer.offset.is_some_and(|at| at <= len) || row.id.starts_with("flat");
+        if answer.exit != Some(1) || !in_file || answer.id.is_empty() {
+            passed.push((row.id, answer));
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?}");
+}
+
+#[test]
+fn a_deep_look_names_what_is_lost_and_whose_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = Workshop::new(dir.path());
+    let row = ROWS.iter().find(|row| row.id == "06-vdi-cut").unwrap();
+    let path = shop.build(row, |_| ());
+    let sandbox = Sandbox::new();
+    let ran = sandbox.kiln(["verify", "--deep", "--json", path.to_str().unwrap()]).exits(1);
+    let json = ran.json("kiln.verify.v1");
+    assert_eq!((&json["deep"], &json["content_digest"]), (&true.into(), &Value::Null));
+    assert_eq!(json["layout"]["partitions"][0]["filesystem"], "ext4");
+    let lost = json["unreadable"].as_array().unwrap();
+    assert!(!lost.is_empty(), "{json:#}");
+    assert_eq!(lost[0]["partition"], "in partition 1 (Linux, ext4)");
+    for range in lost {
+        assert!(range["length_bytes"].as_u64().unwrap() > 0);
+        assert!(range["partition"].is_string(), "{range}");
+    }
+    let text = sandbox.kiln(["verify", "--deep", path.to_str().unwrap()]).exits(1);
+    assert!(text.text().contains("in partition 1 (Linux, ext4)"), "{}", text.text());
+    assert!(text.text().contains("\nLOST "), "{}", text.text());
+    // The whole disk in the same look has the digests that verify has without it.
+    let good = shop.path("disk.raw");
+    let good = good.to_str().unwrap();
+    let deep = sandbox.kiln(["verify", "--deep", "--json", good]).exits(0).json("kiln.verify.v1");
+    let plain = sandbox.kiln(["verify", "--json", good]).exits(0).json("kiln.verify.v1");
+    for key in ["content_digest", "file_digests", "data_bytes", "intact"] {
+        assert_eq!(deep[key], plain[key], "{key}");
+    }
 }

@@ -150,3 +150,22 @@ fn a_disk_that_lost_its_end_is_refused_after_it_was_decoded() {
     let done = sandbox.kiln(["import", "--json", "--force", "disk.raw.xz", "--name", "x"]).exits(0);
     assert_eq!(done.json("kiln.import.v1")["forced"], true);
 }
+
+/// Names are a claim; how much was unpacked is not: the answer says so, and is the one of a full look.
+#[test]
+fn inspect_unpacks_no_more_than_it_takes() {
+    let sandbox = Sandbox::new();
+    forms(&sandbox);
+    for (name, .., format) in FORMS {
+        let quick = sandbox.kiln(["inspect", "--json", name]).exits(0).json("kiln.inspect.v1");
+        let full = sandbox.kiln(["inspect", "--json", "--full", name]).exits(0).json("kiln.inspect.v1");
+        assert_eq!(full["unseen"], serde_json::Value::Null, "{name}");
+        for key in ["format", "variant", "disk_bytes", "unit_bytes", "details", "wrappers", "evidence"] {
+            assert_eq!(quick[key], full[key], "{name} {key}");
+        }
+        // bzip2 tells no length, so that a raw disk in it takes all; a tar archive is a chain of headers.
+        if name != "disk.raw.bz2" && format != "tar" {
+            assert!(quick["unseen"].as_str().unwrap().contains("everything behind the first"), "{quick:#}");
+        }
+    }
+}

@@ -34,6 +34,10 @@ checks! {
         "The manifest of an image is damaged or missing."
         "What is known about the image is doubtful; a rebuild of the index would lose it."
         "restore the manifest from a backup, or kiln rm the image";
+    SIGNATURE_BAD "store.signature.bad" Fatal
+        "A signature of the image is not valid."
+        "Somebody changed the image's record or its signatures; whose image it is cannot be told."
+        "restore images/<id>/ from a backup, or sign the image again after a look at it";
     MANIFEST_MISSING "store.manifest.missing" Fatal
         "The index lists an image that has no manifest."
         "A rebuild of the index would lose the image."

@@ -196,6 +196,9 @@ pub enum Refusal {
         /// What was written.
         expected: String,
     },
+    /// A key is not usable.
+    #[error("{0}")]
+    Key(crate::key::KeyProblem),
     /// The image has a shape that this version cannot open.
     #[error("{id} has {layers} layers, this version opens images of one")]
     LayerCount {
@@ -220,6 +223,7 @@ impl Error {
                 Malformation::IndexForeign { .. } => "store.index.foreign",
                 _ if *structure == "manifest" => "store.manifest.damaged",
                 _ if *structure == "intent" => "store.staging.damaged",
+                _ if *structure == "signatures" => "store.signatures.damaged",
                 _ => "store.json.damaged",
             },
             Self::Refused(refusal) => refusal.code(),
@@ -278,6 +282,7 @@ impl Refusal {
             Self::Busy { .. } => "store.busy",
             Self::LayerDiffers { .. } => "store.layer.differs",
             Self::LayerCount { .. } => "store.layers",
+            Self::Key(problem) => problem.code(),
         }
     }
 
@@ -301,6 +306,7 @@ impl Refusal {
                 "the file system did not give back what was written: check the disk and its cable, then try again"
                     .to_owned()
             }
+            Self::Key(problem) => problem.hint().to_owned(),
             Self::LayerCount { .. } => return None,
         })
     }

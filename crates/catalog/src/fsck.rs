@@ -135,8 +135,29 @@ impl Store {
                 report.findings.push(checks::NAME_TWICE.found(detail));
             }
         }
+        for (manifest, _) in &images {
+            self.judge_signatures(manifest, &mut report.findings)?;
+        }
         report.images = u64::try_from(images.len()).unwrap_or(u64::MAX);
         Ok(images)
+    }
+
+    /// Whether all signatures of an image are good; whose they are is another question.
+    pub(crate) fn judge_signatures(&self, image: &Manifest, findings: &mut Findings) -> Result<()> {
+        match self.signatures(image) {
+            Ok(signatures) => {
+                for signed in signatures.iter().filter(|signed| !signed.valid) {
+                    findings
+                        .push(checks::SIGNATURE_BAD.found(format!("{}: of {}", image.id, signed.record.key)));
+                }
+                Ok(())
+            }
+            Err(error @ (Error::Malformed { .. } | Error::Unsupported { .. })) => {
+                findings.push(checks::SIGNATURE_BAD.found(format!("{}: {}", image.id, words(&error))));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All sound manifests, oldest first, and what is wrong with the others.

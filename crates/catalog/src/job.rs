@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Malformation, Result, io};
 use crate::id::{ImageId, LayerId};
 use crate::index::Index;
+use crate::key::PrivateKey;
 use crate::layout::{
     Layout, create_new, make_dir, names_in, remove_file, remove_tree, sync_dir, write_whole,
 };
@@ -94,7 +95,7 @@ impl Store {
     /// [`kiln_disk::Error::Io`], [`crate::Refusal::Busy`].
     pub fn begin(&self) -> Result<Job> {
         let _lock = self.exclusive()?;
-        Ok(Job { store: self.clone(), dir: scratch_dir(&self.layout)? })
+        Ok(Job { store: self.clone(), dir: scratch_dir(&self.layout)?, signer: None })
     }
 }
 
@@ -103,6 +104,7 @@ impl Store {
 pub struct Job {
     pub(crate) store: Store,
     pub(crate) dir: JobDir,
+    pub(crate) signer: Option<PrivateKey>,
 }
 
 impl Job {
@@ -110,6 +112,11 @@ impl Job {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Signs what will be published: the signature gets its name in the same step as the manifest.
+    pub fn sign_with(&mut self, key: PrivateKey) {
+        self.signer = Some(key);
     }
 
     /// A new, empty file in the job's directory, readable and writable.
@@ -193,6 +200,7 @@ pub(crate) fn sweep(store: &Store) -> Result<Swept> {
 /// The same, with the store's exclusive lock held by the caller.
 pub(crate) fn sweep_locked(store: &Store, mut index: Option<Index>) -> Result<Swept> {
     let mut swept = Swept::default();
+    store.sweep_partials()?;
     for name in names_in(&store.layout.staging())? {
         let path = store.layout.staging().join(&name);
         if !path.is_dir() {

@@ -5,7 +5,9 @@
 //! layers/aa/<digest>.qcow2        disks, named by the SHA-256 of the file
 //! layers/aa/<digest>.leaves       their block hashes
 //! images/<id>/manifest.json       all that is known about an image: the truth
+//! images/<id>/signatures.json     who signed that, when anybody did
 //! staging/<job>/                  what a running command is making; `lock` is held by its process
+//! staging/<key>.part, .json       a download that broke off, to go on with
 //! catalog.sqlite                  the index, made from the manifests
 //! catalog.lock                    shared by whoever has the index open, exclusive to replace it
 //! ```
@@ -37,14 +39,18 @@ mod fsck;
 mod id;
 mod index;
 mod job;
+mod key;
 mod layout;
 mod locate;
 mod lock;
 mod manifest;
 mod name;
+mod partial;
 mod publish;
 mod rebuild;
 mod remove;
+mod signature;
+mod source;
 mod steps;
 mod store;
 mod verify;
@@ -56,15 +62,19 @@ pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
 pub use id::{BadId, ImageId, LayerId};
 pub use job::Job;
+pub use key::{KeyProblem, KeyRing, KnownKey, PrivateKey, PublicKey, read_public};
 pub use locate::{Places, locate};
 pub use manifest::{
     CheckRecord, Checksum, FindingCount, ImageDigests, ImageType, LayerRecord, Manifest, Provenance,
     SCHEMA as IMAGE_SCHEMA, SourceRecord, State,
 };
 pub use name::{LATEST, MAX_DESCRIPTION, MAX_LEN, Name, NameProblem, NameTag, Tag};
+pub use partial::Partial;
 pub use publish::{Draft, IfTaken, NewLayer, Published, SealedLayer, check_description};
 pub use rebuild::Rebuilt;
 pub use remove::Removal;
+pub use signature::{SCHEMA as SIGNATURES_SCHEMA, SignatureRecord, Signed};
+pub use source::{DownloadRecord, SignatureFacts, SignerRecord};
 pub use store::{Filter, Listed, SCHEMA, Store, VERSION};
 pub use verify::{LayerReader, LayerVerdict, Verification};
 

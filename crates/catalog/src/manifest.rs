@@ -15,6 +15,7 @@ use crate::appliance::ApplianceRecord;
 use crate::error::{Error, Malformation, Result, io};
 use crate::id::{ImageId, LayerId};
 use crate::name::{Name, NameTag, Tag};
+use crate::source::{DownloadRecord, SignerRecord};
 
 /// The value of the field `schema`.
 pub const SCHEMA: &str = "kiln.image.v1";
@@ -133,6 +134,12 @@ pub struct Provenance {
     /// The appliance that the disk was part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appliance: Option<ApplianceRecord>,
+    /// The server that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<DownloadRecord>,
+    /// Who signed it, or the list of checksums that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<SignerRecord>,
 }
 
 /// What a vendor's checksum said.
@@ -345,6 +352,8 @@ pub(crate) mod tests {
                     line: 4,
                 },
                 appliance: Some(ApplianceRecord { cpus: Some(2), ..ApplianceRecord::default() }),
+                download: None,
+                signer: None,
             },
             checks: CheckRecord {
                 rule_set: "1".to_owned(),

@@ -12,11 +12,13 @@ use crate::error::{Error, Refusal, Result, io};
 use crate::id::{ImageId, LayerId};
 use crate::index::{Edit, Index};
 use crate::job::{Intent, Job, settle};
+use crate::key::PrivateKey;
 use crate::layout::{FILE_MODE, Layout, make_dir, remove_file, sync_dir, write_whole};
 use crate::manifest::{
     CheckRecord, ImageDigests, ImageType, LayerRecord, Manifest, Provenance, SCHEMA, SourceRecord, State,
 };
 use crate::name::{MAX_DESCRIPTION, NameTag};
+use crate::signature;
 use crate::steps::{Step, Steps};
 use crate::store::Store;
 
@@ -180,7 +182,8 @@ impl Job {
         };
         store.steps.before(Step::Intent)?;
         self.dir.announce(&intent)?;
-        let change = Change { store: &store, job: self.dir.path(), manifest: &manifest, text: &text };
+        let signer = self.signer.as_ref();
+        let change = Change { store: &store, job: self.dir.path(), manifest: &manifest, text: &text, signer };
         match change.run(&mut index, layers, &known, holder.as_ref()) {
             Ok(outcome) => {
                 store.steps.before(Step::Acknowledge)?;
@@ -205,6 +208,7 @@ struct Change<'a> {
     job: &'a Path,
     manifest: &'a Manifest,
     text: &'a str,
+    signer: Option<&'a PrivateKey>,
 }
 
 impl Change<'_> {
@@ -232,6 +236,9 @@ impl Change<'_> {
         let path = staged.join("manifest.json");
         write_whole(&path, self.text, Existing::Keep)?;
         read_back(&path, self.text)?;
+        if let Some(key) = self.signer {
+            signature::write_first(&staged, self.manifest, key)?;
+        }
         let place = layout.image(&self.manifest.id);
         std::fs::rename(&staged, &place).map_err(|source| io("publish", &place, source))?;
         sync_dir(&layout.images())?;

@@ -68,6 +68,7 @@ impl Store {
     ) -> Result<Verification> {
         let mut verdict = Verification::default();
         self.verify_manifest(image, &mut verdict)?;
+        self.judge_signatures(image, &mut verdict.findings)?;
         let [layer] = image.layers.as_slice() else {
             return Err(Refusal::LayerCount { id: image.id.clone(), layers: image.layers.len() }.into());
         };

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, convert, export, import, inspect, ls, map, rm, show, store, verify,
+    check, completion, convert, diff, export, import, inspect, key, ls, map, measure, rm, show, sign, store,
+    targets, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -37,11 +38,16 @@ pub(crate) enum Command {
     Check(check::Args),
     Convert(convert::Args),
     Map(map::Args),
+    Diff(diff::Args),
+    Measure(measure::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Show(show::Args),
     Rm(rm::Args),
     Export(export::Args),
+    Key(key::Args),
+    Sign(sign::Args),
     Store(store::Args),
+    Targets(targets::Args),
     Completion(completion::Args),
 }

@@ -50,6 +50,12 @@ pub(crate) enum CliError {
     /// From import and export.
     #[error("refused: {0}")]
     Import(Refusal),
+    /// From the table of targets.
+    #[error("{0}")]
+    Targets(kiln_target::Error),
+    /// From a server, or about a signature.
+    #[error("{0}")]
+    Source(kiln_import::Error),
     /// The answer could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -123,6 +129,7 @@ impl From<kiln_import::Error> for CliError {
             kiln_import::Error::Disk(error) => error.into(),
             kiln_import::Error::Catalog(error) => error.into(),
             kiln_import::Error::Refused(refusal) => Self::Import(refusal),
+            error @ (kiln_import::Error::Fetch(_) | kiln_import::Error::Signature(_)) => Self::Source(error),
             other => Self::CannotDo {
                 code: other.code(),
                 path: None,
@@ -163,6 +170,8 @@ impl CliError {
             Self::Disk { error, .. } => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Import(refusal) => refusal.code(),
+            Self::Targets(error) => error.code(),
+            Self::Source(error) => error.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -175,6 +184,8 @@ impl CliError {
             Self::Disk { error, .. } => exit_of_disk(error),
             Self::Catalog(error) => exit_of_catalog(error),
             Self::Import(refusal) => exit_of_import(refusal),
+            Self::Targets(_) => exit::USAGE,
+            Self::Source(error) => exit_of_source(error),
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
@@ -185,6 +196,8 @@ impl CliError {
             Self::Disk { error, .. } => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
             Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
+            Self::Targets(error) => Some(error.hint()),
+            Self::Source(error) => error.hint(),
             Self::Output { .. } => None,
             Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
@@ -209,6 +222,9 @@ impl CliError {
         let mut next = match self {
             Self::Disk { error, .. } => error.source(),
             Self::Catalog(error) => error.source(),
+            Self::Targets(error) => error.source(),
+            // The message has it all.
+            Self::Source(_) => None,
             other => other.source(),
         };
         while let Some(cause) = next {
@@ -282,11 +298,23 @@ fn exit_of_disk(error: &DiskError) -> u8 {
 fn exit_of_import(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NoName { .. } => exit::USAGE,
+        Refusal::Target(refusal) if refusal.is_usage() => exit::USAGE,
+        Refusal::Target(refusal) if refusal.is_judgement() => exit::NO,
         Refusal::ChecksumDiffers { .. }
         | Refusal::Findings { .. }
         | Refusal::TooLarge { .. }
         | Refusal::Empty { .. }
         | Refusal::ImageDamaged { .. } => exit::NO,
+        _ => exit::CANNOT,
+    }
+}
+
+/// A server that sends us somewhere else or a signature that is not good is a "no"; words that are no URL are the
+/// user's, and everything else is the network's.
+fn exit_of_source(error: &kiln_import::Error) -> u8 {
+    match error.code() {
+        "fetch.url" | "fetch.unproved" | "fetch.plain" => exit::USAGE,
+        _ if error.family() == Family::Refused => exit::NO,
         _ => exit::CANNOT,
     }
 }
@@ -297,6 +325,7 @@ fn exit_of_catalog(error: &kiln_catalog::Error) -> u8 {
         Family::Cancelled => exit::INTERRUPTED,
         Family::Malformed => exit::NO,
         Family::Refused if error.code().starts_with("name.") => exit::USAGE,
+        Family::Refused if matches!(error.code(), "key.name" | "key.text") => exit::USAGE,
         Family::Io | Family::Unsupported | Family::Refused => exit::CANNOT,
     }
 }

@@ -4,7 +4,8 @@
 //! a *no*, with the place to look at; a file that Kiln merely cannot read (encryption) stays an error.
 
 use kiln_disk::{Error as DiskError, FileOffset, Findings, Severity};
-use kiln_format::{CheckScope, Facts, Format, OpenContext};
+use kiln_format::partitions::Layout;
+use kiln_format::{CheckReport, CheckScope, Facts, Format, OpenContext};
 
 use crate::error::{About, Result};
 use crate::input::{Input, SourceArgs};
@@ -16,6 +17,8 @@ pub(crate) struct Judgement {
     pub(crate) format: Option<&'static Format>,
     pub(crate) facts: Option<Facts>,
     pub(crate) findings: Vec<FindingRecord>,
+    /// The partitions of the disk, where they were looked at.
+    pub(crate) layout: Option<Layout>,
     totals: Vec<(String, u64)>,
 }
 
@@ -28,43 +31,52 @@ impl Judgement {
         scope: CheckScope,
         reporter: &Reporter,
     ) -> Result<Self> {
-        match kiln_format::check(input.source(), args.choice()?, context, scope, reporter) {
-            Ok(report) => {
-                let mut judgement = Self {
-                    format: report.format,
-                    facts: report.facts,
-                    findings: Vec::new(),
-                    totals: Vec::new(),
-                };
-                judgement.add(&report.findings);
-                Ok(judgement)
-            }
-            Err(error) => match finding_of(&error) {
-                Some(finding) => {
-                    Ok(Self { format: None, facts: None, findings: vec![finding], totals: Vec::new() })
-                }
-                None => Err(error).about(&input.label),
-            },
+        Self::of_result(kiln_format::check(input.source(), args.choice()?, context, scope, reporter))
+            .about(&input.label)
+    }
+
+    /// The verdict that a report is, or an error that is about the file.
+    pub(crate) fn of_result(result: Result<CheckReport, DiskError>) -> Result<Self, DiskError> {
+        match result {
+            Ok(report) => Ok(Self::of_report(report)),
+            Err(error) => Self::of_error(error),
         }
+    }
+
+    /// The verdict that a report is.
+    pub(crate) fn of_report(report: CheckReport) -> Self {
+        let mut judgement = Self {
+            format: report.format,
+            facts: report.facts,
+            findings: Vec::new(),
+            layout: report.layout,
+            totals: Vec::new(),
+        };
+        judgement.add(&report.findings);
+        judgement
+    }
+
+    fn empty() -> Self {
+        Self { format: None, facts: None, findings: Vec::new(), layout: None, totals: Vec::new() }
     }
 
     /// The verdict on a file that did not even open, when the error is about the file.
     pub(crate) fn of_error(error: DiskError) -> Result<Self, DiskError> {
-        let mut judgement = Self { format: None, facts: None, findings: Vec::new(), totals: Vec::new() };
+        let mut judgement = Self::empty();
         judgement.absorb(error)?;
         Ok(judgement)
     }
 
     /// The verdict on a sound structure whose findings come from elsewhere.
     pub(crate) fn from_findings(findings: &Findings) -> Self {
-        let mut judgement = Self { format: None, facts: None, findings: Vec::new(), totals: Vec::new() };
+        let mut judgement = Self::empty();
         judgement.add(findings);
         judgement
     }
 
     /// Takes findings over.
-    fn add(&mut self, findings: &Findings) {
-        self.findings.extend(FindingRecord::list(findings));
+    pub(crate) fn add(&mut self, findings: &Findings) {
+        self.findings.extend(FindingRecord::list(findings, self.layout.as_ref()));
         self.totals.extend(findings.counts().iter().map(|(id, count)| ((*id).to_owned(), *count)));
     }
 
@@ -121,6 +133,7 @@ fn finding_of(error: &DiskError) -> Option<FindingRecord> {
         detail: cause.unwrap_or_default(),
         offset_bytes: Some(error.offset().map_or(0, FileOffset::get)),
         guest: None,
+        partition: None,
         count: 1,
         effect: "the disk, or a part of it, cannot be read".to_owned(),
         fix: error.hint().unwrap_or_default().to_owned(),

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod destination;
 mod error;
+mod for_target;
 mod input;
 mod judge;
 mod output;

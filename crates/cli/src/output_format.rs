@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use kiln_format::{Create, Format, Options};
+use kiln_import::machine_name;
 
 use crate::error::{CliError, Result};
 use crate::input::{format_named, is_dash};
@@ -60,7 +61,7 @@ impl OutputArgs {
                 format!("formats that can be written: {}", writable().join(", ")),
             )
         })?;
-        let mut given = pairs(&self.option)?;
+        let mut given = self.pairs()?;
         if self.compress {
             compress(format, &create, &mut given)?;
         }
@@ -72,14 +73,18 @@ impl OutputArgs {
 
     /// A machine in a file is called as the file is, where that is a name that a machine can have.
     fn name_after(&self, dest: &Path, create: &Create, given: &mut Vec<(String, String)>) {
-        let stem = dest.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        let fits =
-            !stem.is_empty() && stem.len() <= 80 && !stem.starts_with(['.', '-']) && stem.chars().all(plain);
         let has_name = create.options.iter().any(|spec| spec.name == NAME);
-        if has_name && fits && given.iter().all(|(name, _)| name != NAME) {
-            given.push((NAME.to_owned(), stem.to_owned()));
+        if has_name
+            && given.iter().all(|(name, _)| name != NAME)
+            && let Some(machine) = machine_name(dest)
+        {
+            given.push((NAME.to_owned(), machine));
         }
+    }
+
+    /// The options as given.
+    pub(crate) fn pairs(&self) -> Result<Vec<(String, String)>> {
+        pairs(&self.option)
     }
 
     pub(crate) fn threads(&self) -> usize {

@@ -155,6 +155,15 @@ pub fn open_in(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
     }
 }
 
+/// Bytes that an ordinary user may still write to the file system of `path`.
+///
+/// # Errors
+/// Whatever statvfs says.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Makes names in `dir` durable.
 ///
 /// # Errors

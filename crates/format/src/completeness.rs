@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 
 use kiln_disk::{CheckSpec, Disk, Findings, GuestOffset, Result, Severity};
 
+use crate::partitions::{Entry, primaries};
 use crate::wire::{bytes, le16, le32, le64};
 
 /// What this module can find.
@@ -68,7 +69,7 @@ pub fn check(disk: &dyn Disk, findings: &mut Findings) -> Result<()> {
     if let Some(sector) = gpt {
         return gpt_end(disk, &head, sector, findings);
     }
-    if let Some(partitions) = mbr_partitions(&head).filter(|partitions| !partitions.is_empty()) {
+    if let Some(partitions) = primaries(&head).filter(|partitions| !partitions.is_empty()) {
         mbr_end(disk, &partitions, findings);
     } else {
         ext_end(disk, &head, findings);
@@ -129,47 +130,18 @@ fn last_partition_end(disk: &dyn Disk, header: &[u8], sector: u64) -> Result<u64
     Ok(ends.max().unwrap_or(0))
 }
 
-/// A primary partition: number (1 to 4), first sector, sectors.
-pub(crate) type MbrPartition = (u32, u64, u64);
-
-/// The primary partitions of an MBR; `None` when the sector is no MBR (a volume's boot sector has the same
-/// signature, so the table itself must make sense). The protective entry of a GPT disk is left out.
-pub(crate) fn mbr_partitions(head: &[u8]) -> Option<Vec<MbrPartition>> {
-    if le16(head, 510)? != 0xaa55 || is_volume_boot_sector(head) {
-        return None;
-    }
-    let mut partitions = Vec::new();
-    for (number, entry) in (1_u32..).zip(head.get(446..510)?.chunks_exact(16)) {
-        let (status, kind) = (bytes::<1>(entry, 0)?, bytes::<1>(entry, 4)?);
-        let (start, len) = (u64::from(le32(entry, 8)?), u64::from(le32(entry, 12)?));
-        match (status, kind) {
-            ([0 | 0x80], [0 | 0xee]) => {}
-            ([0 | 0x80], _) if start > 0 && len > 0 => partitions.push((number, start, len)),
-            _ => return None,
-        }
-    }
-    Some(partitions)
-}
-
-/// FAT, exFAT and NTFS boot sectors carry their name where an MBR has code.
-fn is_volume_boot_sector(head: &[u8]) -> bool {
-    let names: [(usize, &[u8]); 4] = [(3, b"NTFS    "), (3, b"EXFAT   "), (54, b"FAT"), (82, b"FAT32")];
-    names.iter().any(|(at, name)| head.get(*at..).is_some_and(|rest| rest.starts_with(name)))
-}
-
-fn mbr_end(disk: &dyn Disk, partitions: &[MbrPartition], findings: &mut Findings) {
+fn mbr_end(disk: &dyn Disk, partitions: &[Entry], findings: &mut Findings) {
     let disk_len = disk.disk_len();
-    for (number, start, len) in partitions {
-        // Sector numbers are of 32 bits: no product overflows.
-        let end = start.saturating_add(*len).saturating_mul(512);
+    for entry in partitions {
+        let (number, end) = (entry.number, entry.end_bytes());
         // Some tools write the geometry's last cylinder: what is not missing a whole one is no cut.
         const CYLINDER: u64 = 255 * 63 * 512;
         if end > disk_len.saturating_add(CYLINDER) {
             let detail = format!("partition {number} ends at byte {end}, the disk has {disk_len}");
             let lost = end.saturating_sub(disk_len);
-            let entry = GuestOffset::new(446);
+            let table = GuestOffset::new(446);
             findings.push(
-                MBR_PAST_END.found(detail).guest(GuestOffset::new(disk_len), lost).at_guest(disk, entry),
+                MBR_PAST_END.found(detail).guest(GuestOffset::new(disk_len), lost).at_guest(disk, table),
             );
         }
     }
@@ -214,6 +186,11 @@ fn read(disk: &dyn Disk, at: u64, len: u64) -> Result<Option<Vec<u8>>> {
 }
 
 /// Adds the file's byte behind a guest byte, where the container stores it as it is.
+pub(crate) fn placed(finding: kiln_disk::Finding, disk: &dyn Disk, place: GuestOffset) -> kiln_disk::Finding {
+    finding.at_guest(disk, place)
+}
+
+/// As [`placed`], at the end of a chain of calls.
 trait AtGuest {
     fn at_guest(self, disk: &dyn Disk, place: GuestOffset) -> Self;
 }

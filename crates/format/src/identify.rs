@@ -8,6 +8,7 @@ use crate::completeness;
 use crate::facts::Facts;
 use crate::foreign::{FOREIGN, Foreign};
 use crate::image::{CheckScope, Image, OpenContext, Tolerance};
+use crate::partitions::{Layout, primaries};
 use crate::raw;
 use crate::table::{Evidence, FORMATS, Format, ProbeInput};
 use crate::wire::{bytes, le16};
@@ -111,7 +112,7 @@ fn disk_evidence(head: &[u8]) -> Option<DiskEvidence> {
     if bytes(head, 512) == Some(*b"EFI PART") || bytes(head, 4096) == Some(*b"EFI PART") {
         return Some(table("a GUID partition table"));
     }
-    if completeness::mbr_partitions(head).is_some_and(|partitions| !partitions.is_empty()) {
+    if primaries(head).is_some_and(|partitions| !partitions.is_empty()) {
         return Some(table("an MBR partition table"));
     }
     if le16(head, 1080) == Some(0xef53) {
@@ -242,6 +243,8 @@ pub struct CheckReport {
     pub findings: Findings,
     /// What the headers say, when they could be read.
     pub facts: Option<Facts>,
+    /// Where the partitions are, when anything was found that may fall into one.
+    pub layout: Option<Layout>,
 }
 
 /// Checks a file: its format's own table, and whether the disk inside reaches as far as its partition table says.
@@ -256,12 +259,29 @@ pub fn check(
     scope: CheckScope,
     observer: &dyn Observer,
 ) -> Result<CheckReport> {
-    let mut report = CheckReport { format: None, findings: Findings::default(), facts: None };
+    let (mut report, image) = open_checked(source, choice, context, scope, observer)?;
+    if let Some(image) = image
+        && report.findings.list().iter().any(|finding| finding.guest.is_some())
+    {
+        report.layout = Some(Layout::read(image.as_ref())?);
+    }
+    Ok(report)
+}
+
+/// As [`check`], and the image, where it could be opened.
+pub(crate) fn open_checked(
+    source: Arc<dyn ByteSource>,
+    choice: Choice,
+    context: &OpenContext,
+    scope: CheckScope,
+    observer: &dyn Observer,
+) -> Result<(CheckReport, Option<Box<dyn Image>>)> {
+    let mut report = CheckReport { format: None, findings: Findings::default(), facts: None, layout: None };
     let format = match select(source.as_ref(), choice) {
         Ok(format) => format,
         Err(error) if matches!(error.code(), "format.foreign" | "format.polyglot") => {
             report.findings.push(finding_of(&NO_IMAGE, &error).at(FileOffset::ZERO));
-            return Ok(report);
+            return Ok((report, None));
         }
         Err(error) => return Err(error),
     };
@@ -271,7 +291,7 @@ pub fn check(
         Ok(image) => image,
         Err(error @ (Error::Malformed { .. } | Error::Unsupported { .. })) => {
             report.findings.push(finding_of(&UNREADABLE, &error));
-            return Ok(report);
+            return Ok((report, None));
         }
         Err(error) => return Err(error),
     };
@@ -279,7 +299,7 @@ pub fn check(
     references(report.facts.as_ref(), &context, &mut report.findings);
     report.findings.extend(image.check(scope, observer)?);
     completeness::check(image.as_ref(), &mut report.findings)?;
-    Ok(report)
+    Ok((report, Some(image)))
 }
 
 /// Finds references that lead nowhere. A parent disk may have several names, of which one is enough.

@@ -16,25 +16,32 @@
 )]
 
 pub mod completeness;
+pub mod deep;
+pub mod diff;
 mod encoded;
 mod facts;
 mod foreign;
 mod id;
 mod identify;
 mod image;
+pub mod layout;
 mod nested;
 mod options;
 mod pages;
 mod pieces;
 mod resolver;
 mod siblings;
+pub mod summary;
 mod table;
 #[allow(dead_code, reason = "fields of the formats to come")]
 mod wire;
 
 pub mod ova;
+pub mod partitions;
 pub mod qcow2;
+pub mod qemu;
 pub mod raw;
+pub mod safety;
 pub mod tar;
 pub mod transfer;
 pub mod vdi;

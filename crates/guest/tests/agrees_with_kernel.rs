@@ -205,11 +205,7 @@ fn same(image: &Path, content: Content, mut expected: Listing) {
 #[test]
 fn ext4_tree_is_the_one_that_the_kernel_shows() {
     compare(&["mkfs.ext4", "-q", "-F"], 64, Content::Ext);
-    compare(
-        &["mkfs.ext4", "-q", "-F", "-O", "64bit,metadata_csum", "-I", "512"],
-        64,
-        Content::Ext,
-    );
+    compare(&["mkfs.ext4", "-q", "-F", "-O", "64bit,metadata_csum", "-I", "512"], 64, Content::Ext);
 }
 
 #[test]

@@ -23,6 +23,15 @@ pub enum Expect {
     Digest(Digest),
     /// What this checksum file lists.
     List(std::path::PathBuf),
+    /// What the checksum file at this place lists.
+    ListAt(crate::signature::Place),
+    /// What a checksum file lists that was read already.
+    Text {
+        /// Its name in messages.
+        list: String,
+        /// What is in it.
+        text: String,
+    },
 }
 
 /// One line of a checksum file that speaks of a file.
@@ -59,7 +68,7 @@ impl Expected {
 }
 
 /// Checksum files of whole mirrors have some ten thousand lines.
-const MAX_LIST: u64 = 16 << 20;
+pub(crate) const MAX_LIST: u64 = 16 << 20;
 
 /// What `expect` says about the file of this name: strongest algorithm first, empty when nothing is expected.
 ///
@@ -74,6 +83,16 @@ pub fn expected(expect: &Expect, file_name: Option<&str>) -> Result<Vec<Expected
             let text = read_list(path)?;
             let file_name = file_name.ok_or_else(|| Refusal::NoName { list: list.clone() })?;
             lookup(&parse(&text), &list, file_name)
+        }
+        Expect::ListAt(place) => {
+            let list = place.name();
+            let text = place.read(&crate::fetch::FetchOptions::default(), MAX_LIST)?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            expected(&Expect::Text { list, text }, file_name)
+        }
+        Expect::Text { list, text } => {
+            let file_name = file_name.ok_or_else(|| Refusal::NoName { list: list.clone() })?;
+            lookup(&parse(text), list, file_name)
         }
     }
 }
@@ -196,7 +215,7 @@ pub fn base_name(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-fn read_list(path: &Path) -> Result<String> {
+pub(crate) fn read_list(path: &Path) -> Result<String> {
     let source = FileSource::open(path)?;
     let len = source.byte_len();
     if len > MAX_LIST {

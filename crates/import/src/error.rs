@@ -3,6 +3,10 @@
 use kiln_catalog::Family;
 use kiln_disk::digest::{Algorithm, ContentDigest, Digest};
 
+use crate::fetch::FetchError;
+use crate::signature::SignatureError;
+use crate::target::TargetRefusal;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,6 +23,12 @@ pub enum Error {
     /// A rule of import or export said no.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// A server, or the way to it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A signature that proves nothing.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
 }
 
 /// One way in which a rule says no.
@@ -129,6 +139,9 @@ pub enum Refusal {
         /// What was found, and where.
         detail: String,
     },
+    /// A target does not take it.
+    #[error("{0}")]
+    Target(TargetRefusal),
     /// A format of a layer that this version does not know.
     #[error("the layer is of the format {format:?}, which this version does not know")]
     LayerFormat {
@@ -145,6 +158,8 @@ impl Error {
             Self::Disk(error) => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Refused(refusal) => refusal.code(),
+            Self::Fetch(error) => error.code(),
+            Self::Signature(error) => error.code(),
         }
     }
 
@@ -155,6 +170,8 @@ impl Error {
             Self::Disk(error) => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint().map(str::to_owned),
+            Self::Fetch(error) => Some(error.hint().to_owned()),
+            Self::Signature(error) => Some(error.hint().to_owned()),
         }
     }
 
@@ -171,6 +188,8 @@ impl Error {
             Self::Refused(Refusal::ImageDamaged { .. } | Refusal::CopyDiffers { .. }) => Family::Malformed,
             Self::Refused(Refusal::LayerCount { .. } | Refusal::LayerFormat { .. }) => Family::Unsupported,
             Self::Refused(_) => Family::Refused,
+            Self::Fetch(error) => error.family(),
+            Self::Signature(error) => error.family(),
         }
     }
 }
@@ -193,6 +212,7 @@ impl Refusal {
             Self::LayerCount { .. } => "store.layers",
             Self::LayerFormat { .. } => "store.layer.format",
             Self::Guest { .. } => "import.guest",
+            Self::Target(refusal) => refusal.code(),
         }
     }
 
@@ -221,6 +241,7 @@ impl Refusal {
             Self::Guest { .. } => {
                 "kiln check --for TARGET FILE tells all, with the commands that mend it; --force imports it as it is"
             }
+            Self::Target(refusal) => refusal.hint(),
         })
     }
 }
@@ -228,5 +249,11 @@ impl Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<TargetRefusal> for Error {
+    fn from(refusal: TargetRefusal) -> Self {
+        Self::Refused(Refusal::Target(refusal))
     }
 }

@@ -283,7 +283,7 @@ fn clone_of(staged: &StagedFile) -> Result<File> {
     Ok(staged.file().try_clone().map_err(|source| DiskError::io("duplicate", label(), source))?)
 }
 
-fn sha256_of(source: &FileSource, observer: &dyn Observer) -> Result<Digest> {
+pub(crate) fn sha256_of(source: &FileSource, observer: &dyn Observer) -> Result<Digest> {
     let digests = hash_source(source, &[Algorithm::Sha256], observer)?;
     digests.into_iter().next().ok_or(Error::Disk(DiskError::Cancelled))
 }

@@ -5,25 +5,38 @@
 //! [`ExportPlan::to_file`] or [`ExportPlan::to_stream`].
 
 mod appliance;
+mod arrival;
 mod checksum;
 mod error;
+mod evidence;
 mod export;
+mod fetch;
 pub mod guest;
 mod open;
 mod plan;
 mod run;
+mod signature;
 mod style;
+mod tap;
+mod target;
 
+pub use arrival::Passage;
 pub use checksum::{Entry, Expect, Expected, base_name, expected, lookup, parse as parse_checksums};
 pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
+pub use fetch::{FetchError, FetchOptions, FetchProblem, Traffic, is_url, shown_url, url_file_name};
 pub use open::{FormatReader, only_layer, open_image, verify_image};
 pub use plan::{
     HASHED_HOLE_BYTES, Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RULE_SET, Request, SourceDigest,
     plan,
 };
 pub use run::{Outcome, Timings};
+pub use signature::{Place, SignatureError, SignatureProblem, SignatureWish, Trust};
 pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};
+pub use target::{
+    GUEST_CHECKS, GptMove, GuestCheck, Machine, PlannedSide, TargetOutcome, TargetPlan, TargetRefusal,
+    TargetRequest, TargetWrite, Warning, export_target, machine_name, plan_target,
+};
 
 #[cfg(test)]
 mod tests;

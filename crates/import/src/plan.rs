@@ -5,19 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_catalog::{CheckRecord, FindingCount, IfTaken, Job, NameTag, Store, check_description};
+use kiln_catalog::{
+    CheckRecord, FindingCount, IfTaken, Job, NameTag, PrivateKey, SignerRecord, Store, check_description,
+};
 use kiln_disk::digest::{Algorithm, Digest, hash_source};
-use kiln_disk::{Budget, ByteSource, FileSource, Findings, Limits, Observer, pipeline};
-use kiln_format::transfer::spool_input;
+use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Findings, Limits, Observer, pipeline};
 use kiln_format::wrap::{Place, Wrapped, unwrap};
 use kiln_format::{
-    CheckScope, Choice, DenyAll, Facts, Format, Identity, Image, OpenContext, Resolver, Tolerance, check,
-    is_wrapped, open_as, raw, select,
+    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, is_wrapped,
+    open_as, raw, select,
 };
 
-use crate::checksum::{Expect, Expected, base_name, expected};
-use crate::error::{Refusal, Result};
+use crate::arrival::{Arrival, Decodable, Passage, Way, decodable};
+use crate::checksum::{Expect, Expected, base_name};
+use crate::error::{Error, Refusal, Result};
+use crate::evidence::Evidence;
+use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url};
+use crate::signature::SignatureWish;
 use crate::style::LayerStyle;
+use crate::tap::Tap;
 
 /// Version of the rules that an import judges by. Grows when a rule does, so that old images can be judged again.
 pub const RULE_SET: &str = "1";
@@ -33,11 +39,20 @@ pub const HASHED_HOLE_BYTES: u64 = 1 << 30;
 pub enum Input {
     /// A file or a block device.
     File(PathBuf),
-    /// A pipe. It is taken into the store's staging area first.
+    /// A pipe.
     Stream {
-        /// It.
+        /// It. Should answer `Interrupted` now and then while nothing comes, so that a wish to stop is heard.
         reader: Box<dyn Read + Send>,
         /// The name to look for in a checksum file, and to record.
+        file_name: Option<String>,
+        /// Its length in bytes, when somebody knows it.
+        byte_len: Option<u64>,
+    },
+    /// A file on a http or https server.
+    Url {
+        /// Where.
+        url: String,
+        /// The name to look for in a checksum file, and to record, when it is not the URL's.
         file_name: Option<String>,
     },
 }
@@ -80,6 +95,16 @@ pub struct Request {
     pub description: String,
     /// What the file's digest must be.
     pub expect: Expect,
+    /// A signature that must be good: over the list in `expect`, or over the file when there is no list.
+    pub signature: Option<SignatureWish>,
+    /// Take a file from a https server although nothing proves it.
+    pub unproved: bool,
+    /// How to talk to servers.
+    pub fetch: FetchOptions,
+    /// Keep what comes from a pipe in a file first, even if it could be decoded as it comes.
+    pub spool: bool,
+    /// Signs the image's record.
+    pub signer: Option<PrivateKey>,
     /// The only way to other files: denies by default.
     pub resolver: Arc<dyn Resolver>,
     /// When a check finds damage.
@@ -112,6 +137,11 @@ impl Request {
             if_taken: IfTaken::Refuse,
             description: String::new(),
             expect: Expect::Nothing,
+            signature: None,
+            unproved: false,
+            fetch: FetchOptions::default(),
+            spool: false,
+            signer: None,
             resolver: Arc::new(DenyAll),
             on_damage: OnDamage::Refuse,
             style: LayerStyle::default(),
@@ -130,7 +160,12 @@ pub struct Plan {
     pub(crate) store: Store,
     /// Made by the plan of a stream, whose bytes are in it.
     pub(crate) job: Option<Job>,
-    pub(crate) source: Arc<FileSource>,
+    /// The file, where it can be read at any place.
+    pub(crate) source: Option<Arc<FileSource>>,
+    /// The file on its way, or the download that it came by.
+    pub(crate) arrival: Option<Arrival>,
+    pub(crate) signer: Option<SignerRecord>,
+    pub(crate) key: Option<PrivateKey>,
     pub(crate) content: Content,
     pub(crate) rules: Rules,
     pub(crate) budget: Arc<Budget>,
@@ -143,7 +178,7 @@ pub struct Plan {
 pub(crate) enum Content {
     /// An image that can be read at any place.
     Image(Box<dyn Image>),
-    /// A raw disk in wrappers, whose length they tell: decoded as it is stored, without a copy.
+    /// A disk that is decoded as it is stored, without a copy.
     Stream {
         /// The wrappers, still on.
         wrapped: Wrapped,
@@ -154,7 +189,7 @@ pub(crate) enum Content {
 
 /// What an image is judged by.
 pub(crate) struct Rules {
-    choice: Choice,
+    pub(crate) choice: Choice,
     part: Option<String>,
     resolver: Arc<dyn Resolver>,
     pub(crate) on_damage: OnDamage,
@@ -199,8 +234,11 @@ pub struct PlanFacts {
     pub findings: Findings,
     /// Whether a finding that fails was passed over.
     pub forced: bool,
-    /// Digests that the file was proved to have, strongest first.
+    /// Digests that the file was proved to have, strongest first. Of a file that is decoded as it comes: that it will
+    /// be proved to have before the image is shown.
     pub proved: Vec<Expected>,
+    /// How the bytes go into the store.
+    pub passage: Passage,
     /// Digests of the file, SHA-256 first; empty when they are computed later.
     pub digests: Vec<Digest>,
     /// How the layer will be stored.
@@ -217,84 +255,96 @@ impl Plan {
     }
 }
 
-/// Looks at what is to be imported: name, checksum, format, damage, size. Through one descriptor, which the import
-/// goes on using. With a checksum given, not a byte is interpreted before it is proved.
+/// Looks at what is to be imported: name, checksum, format, damage, size. Of a file on this machine through one
+/// descriptor, which the import goes on using; with a checksum given, not a byte of it is interpreted before it is
+/// proved. What comes from a pipe or a server is proved on its way, and at the end before anything is published.
 ///
 /// # Errors
-/// Every refusal of an import. Nothing is written, except that a pipe is taken into staging.
+/// Every refusal of an import. Nothing is written but in staging.
 pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<Plan> {
     let started = Instant::now();
     check_description(&request.description)?;
     if request.if_taken == IfTaken::Refuse {
         store.check_free(&request.name)?;
     }
-    let (source, file_name, mut job) = match request.input {
-        Input::File(path) => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            (FileSource::open(&path)?, name, None)
-        }
-        Input::Stream { mut reader, file_name } => {
-            let job = store.begin()?;
-            let source = spool_input(reader.as_mut(), job.dir(), u64::MAX, observer)?;
-            (source, file_name.map(|name| base_name(&name).to_owned()), Some(job))
-        }
-    };
-    let source = Arc::new(source);
-    let proving = expected(&request.expect, file_name.as_deref())?;
-    let digests = prove(&source, &proving, observer)?;
     let rules = Rules {
         choice: request.choice,
         part: request.part.clone(),
-        resolver: request.resolver,
+        resolver: Arc::clone(&request.resolver),
         on_damage: request.on_damage,
         max_disk_bytes: request.max_disk_bytes,
     };
-    let budget = Arc::new(Budget::new(request.limits));
+    let (expect, wish, fetch) = (&request.expect, request.signature.as_ref(), &request.fetch);
+    let gather = |name: Option<&str>| Evidence::gather(store, expect, wish, name, fetch);
     let threads = request.threads.max(1);
-    let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(&source);
-    let mut facts = PlanFacts {
-        file_name,
-        byte_len: source.byte_len(),
-        wrappers: Vec::new(),
-        format: &raw::FORMAT,
-        container: Facts::raw(0),
-        findings: Findings::default(),
-        forced: false,
-        proved: proving,
-        digests,
-        style: request.style,
-        took: Duration::ZERO,
+    let mut draft = Drafting {
+        store,
+        rules,
+        budget: Arc::new(Budget::new(request.limits)),
+        threads,
+        observer,
+        job: None,
+        facts: PlanFacts {
+            file_name: None,
+            byte_len: 0,
+            wrappers: Vec::new(),
+            format: &raw::FORMAT,
+            container: Facts::raw(0),
+            findings: Findings::default(),
+            forced: false,
+            proved: Vec::new(),
+            passage: Passage { one_pass: true, ..Passage::default() },
+            digests: Vec::new(),
+            style: request.style,
+            took: Duration::ZERO,
+        },
     };
-    let has_wrappers = rules.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())?;
-    // What came through a pipe has been read in full already, and so has what is in wrappers: holes and all.
-    let is_dense = job.is_some() || has_wrappers;
-    let content = match stream(&bytes, &rules, threads)? {
-        Some((wrapped, disk_len)) => {
-            facts.wrappers = wrapped.layers();
-            facts.container = Facts::raw(disk_len);
-            Content::Stream { wrapped, disk_len }
+    let mut evidence;
+    let mut arrival = None;
+    let (source, content) = match request.input {
+        Input::File(path) => {
+            draft.facts.file_name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let source = Arc::new(FileSource::open(&path)?);
+            evidence = gather(draft.facts.file_name.as_deref())?;
+            draft.facts.proved = std::mem::take(&mut evidence.expected);
+            draft.facts.digests = prove(&source, &draft.facts.proved, observer)?;
+            let content = draft.file(&source, &mut evidence)?;
+            (Some(source), content)
         }
-        None => {
-            if has_wrappers && job.is_none() {
-                job = Some(store.begin()?);
-            }
-            let dir = job.as_ref().map_or(store.path(), Job::dir);
-            let place = Place { dir, max_len: rules.max_disk_bytes, threads };
-            let (judged, wrappers) = judge_inside(&bytes, &rules, place, &budget, observer)?;
-            facts.wrappers = wrappers;
-            facts.format = judged.format;
-            facts.container = judged.image.facts();
-            facts.findings = judged.findings;
-            facts.forced = judged.forced;
-            Content::Image(judged.image)
+        Input::Stream { reader, file_name, byte_len } => {
+            draft.facts.file_name = file_name.map(|name| base_name(&name).to_owned());
+            evidence = gather(draft.facts.file_name.as_deref())?;
+            let mut coming = Arrival::pipe(reader, byte_len, &evidence)?;
+            let taken = draft.arriving(&mut coming, &mut evidence, request.spool)?;
+            arrival = Some(coming);
+            taken
+        }
+        Input::Url { url, file_name } => {
+            let url = Url::parse(&url)?;
+            draft.facts.file_name =
+                file_name.map(|name| base_name(&name).to_owned()).or_else(|| url.file_name());
+            evidence = gather(draft.facts.file_name.as_deref())?;
+            may_fetch(&url, &evidence, request.unproved)?;
+            let max = draft.rules.max_disk_bytes;
+            let mut coming = Arrival::download(store, &url, &request.fetch, &evidence, max)?;
+            let taken = draft.arriving(&mut coming, &mut evidence, request.spool)?;
+            arrival = Some(coming);
+            taken
         }
     };
-    let is_mostly_holes = !is_dense && facts.container.disk_bytes == source.byte_len() && {
-        let holes = source.byte_len().saturating_sub(source.allocated_len()?);
-        holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
+    let Drafting { rules, budget, job, mut facts, .. } = draft;
+    let is_mostly_holes = match &source {
+        // What came from elsewhere has been read in full already, and so has what is in wrappers: holes and all.
+        Some(source) if arrival.is_none() && facts.wrappers.is_empty() => {
+            let holes = source.byte_len().saturating_sub(source.allocated_len()?);
+            facts.container.disk_bytes == source.byte_len()
+                && holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
+        }
+        _ => false,
     };
-    let hash_source =
-        facts.digests.is_empty() && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
+    let hash_source = arrival.is_none()
+        && facts.digests.is_empty()
+        && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
     facts.took = started.elapsed();
     let wishes = Wishes {
         part: request.part,
@@ -307,25 +357,165 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         hash_source,
         tool: request.tool,
     };
-    Ok(Plan { store: store.clone(), job, source, content, rules, budget, request: wishes, facts, started })
+    Ok(Plan {
+        store: store.clone(),
+        job,
+        source,
+        arrival,
+        signer: evidence.signer,
+        key: request.signer,
+        content,
+        rules,
+        budget,
+        request: wishes,
+        facts,
+        started,
+    })
 }
 
-/// A raw disk in wrappers whose length they tell, when that is what the file is.
-fn stream(bytes: &Arc<dyn ByteSource>, rules: &Rules, threads: usize) -> Result<Option<(Wrapped, u64)>> {
-    let may_be_raw = match rules.choice {
-        Choice::Detect => true,
-        Choice::Declared(format) => format == &raw::FORMAT,
-        Choice::AsRaw => false,
+/// Whether a file may be fetched with this much to prove it.
+fn may_fetch(url: &Url, evidence: &Evidence, unproved: bool) -> Result<()> {
+    let problem = match (evidence.proves(), url.is_https(), unproved) {
+        (true, ..) | (false, true, true) => return Ok(()),
+        (false, true, false) => FetchProblem::Unproved,
+        (false, false, _) => FetchProblem::Plain,
     };
-    if !may_be_raw {
-        return Ok(None);
+    Err(FetchError { url: url.shown(), problem }.into())
+}
+
+/// A plan in the making.
+struct Drafting<'a> {
+    store: &'a Store,
+    rules: Rules,
+    budget: Arc<Budget>,
+    threads: usize,
+    observer: &'a dyn Observer,
+    job: Option<Job>,
+    facts: PlanFacts,
+}
+
+impl Drafting<'_> {
+    /// A file that can be read at any place.
+    fn file(&mut self, source: &Arc<FileSource>, evidence: &mut Evidence) -> Result<Content> {
+        let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(source);
+        self.facts.byte_len = bytes.byte_len();
+        let has_wrappers = self.rules.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())?;
+        if (has_wrappers || evidence.over_file.is_some()) && self.job.is_none() {
+            self.job = Some(self.store.begin()?);
+        }
+        if let Some(job) = &self.job {
+            let what = self.facts.file_name.as_deref().unwrap_or("the file");
+            evidence.verify_file(what, source, job)?;
+        }
+        let mut why = None;
+        if has_wrappers && let Some(wrapped) = Wrapped::open(&bytes, self.threads)? {
+            match decodable(wrapped, &self.rules)? {
+                Ok(Decodable { wrapped, facts }) => return Ok(self.stream(wrapped, facts)),
+                Err(reason) => why = Some(reason),
+            }
+        }
+        let dir = self.job.as_ref().map_or(self.store.path(), Job::dir);
+        let place = Place { dir, max_len: self.rules.max_disk_bytes, threads: self.threads };
+        let (judged, inside) = judge_inside(&bytes, &self.rules, place, &self.budget, self.observer)?;
+        self.facts.judged(&judged, &inside, why);
+        Ok(Content::Image(judged.image))
     }
-    let Some(wrapped) = Wrapped::open(bytes, threads)? else { return Ok(None) };
-    if !matches!(wrapped.identity(), Identity::Raw { .. }) {
-        return Ok(None);
+
+    fn stream(&mut self, wrapped: Wrapped, facts: Facts) -> Content {
+        let disk_len = facts.disk_bytes;
+        self.facts.wrappers = wrapped.layers();
+        self.facts.format = kiln_format::by_name(facts.format).unwrap_or(&raw::FORMAT);
+        self.facts.container = facts;
+        Content::Stream { wrapped, disk_len }
     }
-    let disk_len = wrapped.claimed_len()?.filter(|len| *len > 0 && *len <= rules.max_disk_bytes);
-    Ok(disk_len.map(|disk_len| (wrapped, disk_len)))
+
+    /// A file that comes once.
+    fn arriving(
+        &mut self,
+        coming: &mut Arrival,
+        evidence: &mut Evidence,
+        spool: bool,
+    ) -> Result<(Option<Arc<FileSource>>, Content)> {
+        let tap = coming.tap.clone();
+        let taken = tap.watched(self.observer, || self.take(coming, evidence, spool));
+        if taken.is_err() {
+            tap.stop();
+        }
+        taken.map_err(|error| {
+            let error = coming.error(error);
+            coming.give_up(&error);
+            error
+        })
+    }
+
+    fn take(
+        &mut self,
+        coming: &Arrival,
+        evidence: &mut Evidence,
+        spool: bool,
+    ) -> Result<(Option<Arc<FileSource>>, Content)> {
+        let why = match coming.way(&self.rules, evidence, self.threads) {
+            Ok(Way::Decode(decodable)) if !spool => {
+                let Decodable { wrapped, facts } = *decodable;
+                coming.tap.forget();
+                self.facts.proved = std::mem::take(&mut evidence.expected);
+                return Ok((None, self.stream(wrapped, facts)));
+            }
+            Ok(Way::Decode(_)) => "it was asked for (--spool)".to_owned(),
+            Ok(Way::Keep(why)) => why,
+            Err(error) => {
+                // A file that is not the promised one is that, whatever its bytes look like.
+                if !evidence.expected.is_empty() && !matches!(error, Error::Disk(DiskError::Cancelled)) {
+                    coming.tap.drain(self.observer)?;
+                    compare(&coming.label, &coming.tap, &evidence.expected)?;
+                }
+                return Err(error);
+            }
+        };
+        let job = match self.job.take() {
+            Some(job) => job,
+            None => self.store.begin()?,
+        };
+        let landed = coming.land(&job, self.observer)?;
+        self.job = Some(job);
+        self.facts.passage.one_pass = false;
+        self.facts.passage.reason = Some(why);
+        self.facts.passage.scratch_bytes = landed.spooled;
+        self.facts.proved = std::mem::take(&mut evidence.expected);
+        compare(&coming.label, &coming.tap, &self.facts.proved)?;
+        self.facts.digests = landed.digests;
+        let content = self.file(&landed.source, evidence)?;
+        Ok((Some(landed.source), content))
+    }
+}
+
+/// Compares the digests of a file that went by with those that it must have.
+pub(crate) fn compare(label: &str, tap: &Tap, proving: &[Expected]) -> Result<()> {
+    let (_, digests) = tap.digests().ok_or(DiskError::Cancelled)?;
+    hold_against(label, &digests, proving)
+}
+
+impl PlanFacts {
+    /// Takes note of an image that can be read at any place.
+    pub(crate) fn judged(&mut self, judged: &Judged, inside: &Inside, why: Option<String>) {
+        self.wrappers.clone_from(&inside.wrappers);
+        self.format = judged.format;
+        self.container = judged.image.facts();
+        self.findings = judged.findings.clone();
+        self.forced = judged.forced;
+        if let Some(bytes) = inside.scratch_bytes {
+            let reason =
+                why.unwrap_or_else(|| format!("{} is read by its tables, at any place", judged.format.id));
+            self.passage.spooled(bytes, reason);
+        }
+    }
+}
+
+/// What was around an image.
+pub(crate) struct Inside {
+    pub(crate) wrappers: Vec<&'static str>,
+    /// Length of the temporary file that it was unpacked into.
+    pub(crate) scratch_bytes: Option<u64>,
 }
 
 /// Takes the wrappers off, if there are any, and judges what is inside.
@@ -335,11 +525,18 @@ pub(crate) fn judge_inside(
     place: Place<'_>,
     budget: &Arc<Budget>,
     observer: &dyn Observer,
-) -> Result<(Judged, Vec<&'static str>)> {
+) -> Result<(Judged, Inside)> {
     let inside = if rules.choice == Choice::AsRaw { None } else { unwrap(bytes, place, observer)? };
     match inside {
-        Some(inside) => Ok((judge(inside.source, rules, budget, observer)?, inside.layers)),
-        None => Ok((judge(Arc::clone(bytes), rules, budget, observer)?, Vec::new())),
+        Some(inside) => {
+            let scratch_bytes = Some(inside.source.byte_len());
+            let judged = judge(inside.source, rules, budget, observer)?;
+            Ok((judged, Inside { wrappers: inside.layers, scratch_bytes }))
+        }
+        None => {
+            let judged = judge(Arc::clone(bytes), rules, budget, observer)?;
+            Ok((judged, Inside { wrappers: Vec::new(), scratch_bytes: None }))
+        }
     }
 }
 
@@ -401,13 +598,19 @@ fn prove(source: &FileSource, proving: &[Expected], observer: &dyn Observer) -> 
         }
     }
     let digests = hash_source(source, &algorithms, observer)?;
+    hold_against(source.label(), &digests, proving)?;
+    Ok(digests)
+}
+
+/// Compares digests with those that a file must have.
+fn hold_against(label: &str, digests: &[Digest], proving: &[Expected]) -> Result<()> {
     for expected in proving {
         let found = digests.iter().find(|digest| digest.algorithm() == expected.digest.algorithm());
         match found {
             Some(found) if *found == expected.digest => {}
             found => {
                 return Err(Refusal::ChecksumDiffers {
-                    file: source.label().to_owned(),
+                    file: label.to_owned(),
                     expected: expected.digest.clone(),
                     found: found.unwrap_or(&expected.digest).clone(),
                 }
@@ -415,7 +618,7 @@ fn prove(source: &FileSource, proving: &[Expected], observer: &dyn Observer) -> 
             }
         }
     }
-    Ok(digests)
+    Ok(())
 }
 
 fn failing_ids(findings: &Findings) -> Vec<String> {

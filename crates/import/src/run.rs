@@ -17,11 +17,12 @@ use kiln_disk::{
 };
 use kiln_format::transfer::{FilePlan, stage_file};
 use kiln_format::wrap::Place;
-use kiln_format::{Identity, OpenContext, completeness};
+use kiln_format::{Identity, OpenContext, completeness, raw};
 
 use crate::appliance;
+use crate::arrival::Arrival;
 use crate::error::{Error, Result};
-use crate::plan::{Content, Plan, PlanFacts, Rules, Wishes, check_record, judge_inside, pass};
+use crate::plan::{Content, Plan, PlanFacts, Rules, Wishes, check_record, compare, judge_inside, pass};
 use crate::style::{LAYER_FORMAT, layer_format, options_of};
 
 /// What an import did. Sizes are bytes.
@@ -64,25 +65,53 @@ impl Plan {
     ///
     /// # Errors
     /// I/O; `source.changed`; `output.differs`; [`kiln_catalog::Refusal::NameTaken`]; `Cancelled`.
-    pub fn run(self, observer: &dyn Observer) -> Result<Outcome> {
-        let Self { store, job, source, content, rules, budget, request, mut facts, started } = self;
-        let job = match job {
+    pub fn run(mut self, observer: &dyn Observer) -> Result<Outcome> {
+        let Some(mut arrival) = self.arrival.take() else { return self.store_it(None, observer) };
+        let tap = arrival.tap.clone();
+        let stored = tap.watched(observer, || self.store_it(Some(&arrival), observer));
+        tap.stop();
+        stored.map_err(|error| {
+            let error = arrival.error(error);
+            arrival.give_up(&error);
+            error
+        })
+    }
+
+    fn store_it(self, arrival: Option<&Arrival>, observer: &dyn Observer) -> Result<Outcome> {
+        let Self {
+            store,
+            job,
+            source,
+            signer,
+            key,
+            content,
+            rules,
+            budget,
+            request,
+            mut facts,
+            started,
+            arrival: _,
+        } = self;
+        let mut job = match job {
             Some(job) => job,
             None => store.begin()?,
         };
+        if let Some(key) = key {
+            job.sign_with(key);
+        }
         let appliance = match &content {
             Content::Image(image) => {
                 appliance::record(image.as_ref(), request.part.as_deref(), &facts.findings)
             }
             Content::Stream { .. } => None,
         };
-        let maker = Maker { job: &job, source: &source, rules: &rules, budget: &budget, request: &request };
+        let maker = Maker { job: &job, source, arrival, rules: &rules, budget: &budget, request: &request };
         // The source's own digest is one thread's work and the longest: everything else is done beside it.
         let failed = AtomicBool::new(false);
         let (made, source_digest) = std::thread::scope(|scope| {
-            let hashing = request.hash_source.then(|| {
+            let source = maker.source.clone().filter(|_| request.hash_source);
+            let hashing = source.map(|source| {
                 let observer = Beside { observer, failed: &failed };
-                let source = Arc::clone(&source);
                 scope.spawn(move || hash_source(source.as_ref(), &[Algorithm::Sha256], &observer))
             });
             let made = maker.make(content, &mut facts, observer);
@@ -90,8 +119,18 @@ impl Plan {
             (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
         });
         let Made { sealed, disk: written, convert, seal } = made?;
-        source.confirm_unchanged()?;
+        if let Some(source) = &maker.source {
+            source.confirm_unchanged()?;
+        }
         let content = written.content;
+        if let Some(arrival) = arrival {
+            facts.passage.scratch_bytes = facts.passage.scratch_bytes.saturating_add(arrival.copied_bytes());
+            facts.passage.traffic = arrival.traffic();
+            if arrival.copied_bytes() > 0 {
+                let why = "the download is kept until it is done, to be gone on with";
+                facts.passage.reason.get_or_insert_with(|| why.to_owned());
+            }
+        }
         let begun = Instant::now();
         let checksum = facts.proved.first().map_or(Checksum::Unverified, crate::checksum::Expected::record);
         let mut digests = facts.digests.clone();
@@ -107,7 +146,13 @@ impl Plan {
                 byte_len: facts.byte_len,
                 digests,
             },
-            provenance: Provenance { tool: request.tool, checksum, appliance },
+            provenance: Provenance {
+                tool: request.tool,
+                checksum,
+                appliance,
+                download: arrival.and_then(Arrival::record),
+                signer,
+            },
             checks: check_record(&facts),
         };
         let published = job.publish(draft, &[sealed], request.if_taken, observer)?;
@@ -132,7 +177,8 @@ impl Plan {
 /// What makes a layer.
 struct Maker<'a> {
     job: &'a Job,
-    source: &'a Arc<FileSource>,
+    source: Option<Arc<FileSource>>,
+    arrival: Option<&'a Arrival>,
     rules: &'a Rules,
     budget: &'a Arc<Budget>,
     request: &'a Wishes,
@@ -145,16 +191,18 @@ impl Maker<'_> {
             Content::Stream { wrapped, disk_len } => (wrapped, disk_len),
         };
         let head = wrapped.head().to_owned();
+        let format = facts.format;
         let disk = wrapped.into_disk(disk_len)?;
         let mut found = Findings::default();
         let made = {
             let found = Mutex::new(&mut found);
             let confirm = |layer: &Path| -> Result<()> {
-                // All of it has been decoded now, and its end is known: it must still be a raw disk.
+                // All of it has been decoded now, and its end is known: it must still be what it looked like.
                 let ending = disk.finish()?;
-                if !matches!(ending.identity(&head), Identity::Raw { .. }) {
+                if format == &raw::FORMAT && !matches!(ending.identity(&head), Identity::Raw { .. }) {
                     return Err(not_raw().into());
                 }
+                self.prove(facts)?;
                 let mut findings = Findings::default();
                 completeness_of(layer, &mut findings)?;
                 **found.lock().unwrap_or_else(PoisonError::into_inner) = findings;
@@ -162,6 +210,9 @@ impl Maker<'_> {
             };
             self.make_layer(&disk, &confirm, observer)
         };
+        if let (Err(Error::Disk(DiskError::Cancelled)), Some(arrival)) = (&made, self.arrival) {
+            arrival.tap.stop();
+        }
         // The decoder's own word comes before what it led to.
         let made = match (made, disk.finish()) {
             (Err(_), Err(error)) if !matches!(error, DiskError::Cancelled) => Err(error.into()),
@@ -169,16 +220,60 @@ impl Maker<'_> {
         };
         match made {
             Ok(made) => {
-                facts.forced = pass(&found, self.rules, self.source.label())?;
+                self.received(facts);
+                facts.forced = pass(&found, self.rules, &self.label())?;
                 facts.findings = found;
                 Ok(made)
             }
-            Err(Error::Disk(DiskError::Refused { code: "stream.length" | STREAM_KIND, .. })) => {
+            Err(Error::Disk(DiskError::Refused {
+                code: "stream.length" | "stream.layout" | STREAM_KIND,
+                ..
+            })) if self.arrival.is_none_or(|arrival| arrival.copied_bytes() > 0) => {
                 drop(disk);
                 self.make_unpacked(facts, observer)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                drop(disk);
+                self.prove_against(facts, &error, observer)?;
+                Err(error)
+            }
         }
+    }
+
+    fn label(&self) -> String {
+        match (&self.source, self.arrival) {
+            (Some(source), _) => source.label().to_owned(),
+            (None, Some(arrival)) => arrival.label.clone(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Holds a file that went by against what it must be. Nothing is published before.
+    fn prove(&self, facts: &PlanFacts) -> Result<()> {
+        match self.arrival.filter(|_| self.source.is_none()) {
+            Some(arrival) => compare(&arrival.label, &arrival.tap, &facts.proved),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes down what is known of a file now that it went by.
+    fn received(&self, facts: &mut PlanFacts) {
+        let gone = self.arrival.filter(|_| self.source.is_none()).and_then(|arrival| arrival.tap.digests());
+        if let Some((byte_len, digests)) = gone {
+            facts.byte_len = byte_len;
+            facts.digests = digests;
+        }
+    }
+
+    /// A file that could not be decoded may be another one than was promised: that is then the answer.
+    fn prove_against(&self, facts: &PlanFacts, error: &Error, observer: &dyn Observer) -> Result<()> {
+        let Some(arrival) = self.arrival.filter(|_| self.source.is_none()) else { return Ok(()) };
+        let judged = matches!(error, Error::Disk(DiskError::Malformed { .. } | DiskError::Refused { .. }));
+        if judged && !facts.proved.is_empty() {
+            arrival.tap.drain(observer)?;
+            self.prove(facts)?;
+        }
+        Ok(())
     }
 
     /// The other way, when the end of a stream was not what its beginning promised.
@@ -191,15 +286,21 @@ impl Maker<'_> {
                 _ => {}
             }
         }
-        let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(self.source);
+        let bytes: Arc<dyn ByteSource> = match (&self.source, self.arrival) {
+            (Some(source), _) => Arc::<FileSource>::clone(source),
+            (None, Some(arrival)) => {
+                let landed = arrival.land(self.job, observer)?;
+                self.prove(facts)?;
+                self.received(facts);
+                landed.source
+            }
+            (None, None) => return Err(not_raw().into()),
+        };
         let place =
             Place { dir: self.job.dir(), max_len: self.rules.max_disk_bytes, threads: self.request.threads };
-        let (judged, wrappers) = judge_inside(&bytes, self.rules, place, self.budget, observer)?;
-        facts.wrappers = wrappers;
-        facts.format = judged.format;
-        facts.container = judged.image.facts();
-        facts.findings = judged.findings;
-        facts.forced = judged.forced;
+        let (judged, inside) = judge_inside(&bytes, self.rules, place, self.budget, observer)?;
+        facts.passage.one_pass = false;
+        facts.judged(&judged, &inside, Some("its end was not what its beginning promised".to_owned()));
         self.make_layer(judged.image.as_ref(), &|_| Ok(()), observer)
     }
 

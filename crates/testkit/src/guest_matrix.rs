@@ -87,22 +87,23 @@ impl Copied {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What debugfs answers to one question; what it complains about is not heard.
+    fn ask(&self, question: &str) -> Vec<u8> {
+        let output = Command::new("debugfs").args(["-R", question, &self.device()]).env("PATH", path()).output();
+        output.expect("debugfs runs").stdout
+    }
+
     /// A file of the root.
     #[must_use]
     pub fn read(&self, path: &str) -> Vec<u8> {
-        let output = Command::new("debugfs")
-            .args(["-R", &format!("cat {path}"), &self.device()])
-            .env("PATH", self::path())
-            .output()
-            .expect("debugfs runs");
-        output.stdout
+        self.ask(&format!("cat {path}"))
     }
 
     /// Puts a file into the root in place of what is there.
     pub fn write(&self, path: &str, content: &[u8]) {
         let file = self.disk.with_extension("file");
         std::fs::write(&file, content).expect("a scratch file");
-        let there = self.debugfs(&format!("stat {path}")).contains("Inode:");
+        let there = self.ask(&format!("stat {path}")).windows(6).any(|word| word == b"Inode:");
         let remove = if there { format!("rm {path}\n") } else { String::new() };
         self.debugfs(&format!("{remove}write {} {path}\n", file.display()));
         std::fs::remove_file(file).expect("the scratch file goes");
@@ -227,6 +228,8 @@ pub struct Outcome {
     pub started: Option<bool>,
     /// How it ended, in words.
     pub ended: String,
+    /// The console, where it was started.
+    pub console: String,
 }
 
 impl fmt::Display for Outcome {
@@ -295,18 +298,18 @@ pub fn run(case: &Case, kiln: &Path, fixture: &Path, dir: &Path, start: bool) ->
         "aws" => DiskBus::Nvme,
         _ => DiskBus::VirtioBlk,
     };
-    let (mut started, mut ended) = (None, String::new());
+    let (mut started, mut ended, mut console) = (None, String::new(), String::new());
     let rejected = case.finding.is_some_and(|(_, severity, _)| severity == "rejected_at_import");
     if start && !rejected {
         let end = copied.start(case.firmware, bus);
         started = Some(end.prompt);
-        ended = end.words;
+        (ended, console) = (end.words, end.console);
         if end.prompt != case.starts {
             wrong.push(format!("starts: {}, predicted: {}", end.prompt, case.starts));
         }
     }
     std::fs::remove_file(&copied.disk).expect("the copy goes");
-    Outcome { name: case.name, wrong, verdict, started, ended }
+    Outcome { name: case.name, wrong, verdict, started, ended, console }
 }
 
 const KVM: &str = "kvm";

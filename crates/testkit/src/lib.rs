@@ -1,8 +1,10 @@
 //! Builders of good and hostile images, faulty disks and models: for tests only, never linked into `kiln`.
 
 pub mod boot;
+pub mod damage;
 pub mod fixtures;
 pub mod guest_matrix;
+pub mod http;
 pub mod laws;
 mod model;
 pub mod oracle;

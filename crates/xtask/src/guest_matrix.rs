@@ -33,6 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     {
         let outcome = run_case(case, &kiln, &fixture, dir.path(), !arguments.no_start);
         say(&outcome.to_string())?;
+        if !outcome.wrong.is_empty() {
+            let lines: Vec<&str> = outcome.console.lines().collect();
+            say(&lines[lines.len().saturating_sub(40)..].join("\n"))?;
+        }
         outcomes.push(outcome);
     }
     let count = |said_boots: bool, started: bool| {

@@ -3,6 +3,7 @@
 mod bench;
 mod boot;
 mod committed;
+mod damage;
 mod failure;
 mod fixtures;
 mod guest_matrix;
@@ -30,6 +31,7 @@ enum Chore {
     Boot(boot::Arguments),
     GuestMatrix(guest_matrix::Arguments),
     Bench(bench::Arguments),
+    Damage(damage::Arguments),
     Man(man::Arguments),
 }
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Chore::GuestMatrix(arguments) => guest_matrix::run(&arguments),
         Chore::Man(arguments) => man::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Damage(arguments) => damage::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,7 +72,13 @@ pub(crate) fn draft(name: &str, bytes: &[u8]) -> Draft {
             byte_len: bytes.len() as u64,
             digests: vec![manifest::sha256(bytes.to_vec()).unwrap().parse().unwrap()],
         },
-        provenance: Provenance { tool: "test 1".to_owned(), checksum: Checksum::Unverified, appliance: None },
+        provenance: Provenance {
+            tool: "test 1".to_owned(),
+            checksum: Checksum::Unverified,
+            appliance: None,
+            download: None,
+            signer: None,
+        },
         checks: CheckRecord {
             rule_set: "1".to_owned(),
             scope: "metadata".to_owned(),

@@ -6,13 +6,14 @@ mod html;
 use std::path::{Path, PathBuf};
 
 use kiln_disk::Limits;
+use kiln_format::qemu::{Check, Clusters};
 use kiln_format::{CheckScope, ExternalRef, Tolerance};
 use serde::Serialize;
 
 use crate::error::{About, Answer, Result};
-use crate::input::SourceArgs;
+use crate::input::{Input, SourceArgs};
 use crate::judge::Judgement;
-use crate::output::{FindingRecord, Size};
+use crate::output::{FindingRecord, OutputForm, Size, Style};
 use crate::session::Session;
 use crate::subject::Subject;
 
@@ -28,7 +29,9 @@ Examples:
   kiln check --data --json appliance.vhd
   kiln check --for tencent,aws disk.vmdk
   kiln check --for all --report disk.html disk.qcow2
-  kiln check --explain kmod.virtio")]
+  kiln check --explain kmod.virtio
+  kiln check --safety upload.vmdk          # what OpenStack's format inspector says of it
+  kiln check --output qemu disk.qcow2      # the keys of qemu-img check --output=json")]
 pub(crate) struct Args {
     /// Check this file or image
     #[arg(value_name = "FILE|IMAGE", required_unless_present = "explain")]
@@ -38,8 +41,25 @@ pub(crate) struct Args {
     /// Decode every compressed piece as well
     #[arg(long)]
     data: bool,
+    /// Give the verdict of OpenStack's format inspector, rule by rule, in place of our own
+    #[arg(long, conflicts_with_all = ["data", "output"])]
+    safety: bool,
+    /// Write the answer in this form
+    #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
+    output: Option<OutputForm>,
     #[command(flatten)]
     guest: guest::GuestArgs,
+}
+
+/// What `--safety --json` prints.
+#[derive(Debug, Serialize)]
+struct SafetyRecord<'a> {
+    schema: &'static str,
+    path: &'a str,
+    /// Whether OpenStack would take it.
+    safe: bool,
+    formats: &'a [&'static str],
+    rules: &'a [kiln_format::safety::Verdict],
 }
 
 #[derive(Serialize)]
@@ -60,6 +80,48 @@ struct Record<'a> {
     guest: Option<&'a guest::Answers>,
 }
 
+/// The file is looked at as it is: whoever uploads it, uploads its wrappers with it.
+fn safety(input: &Input, session: &mut Session) -> Result<Answer> {
+    let found = kiln_format::safety::check(input.file.as_ref()).about(&input.label)?;
+    let safe = found.is_safe();
+    let out = &mut session.printer;
+    out.json(&SafetyRecord {
+        schema: "kiln.safety.v1",
+        path: &input.label,
+        safe,
+        formats: &found.formats,
+        rules: &found.rules,
+    })?;
+    out.field("file", &input.label);
+    out.field("format", found.formats.join(" and "));
+    for rule in &found.rules {
+        let word = if rule.safe { "safe" } else { "UNSAFE" };
+        let line = format!("{:<24} {} (file byte {})", rule.rule, rule.seen, rule.offset_bytes);
+        out.field(word, line);
+    }
+    let answer = if safe { "safe by OpenStack's rules" } else { "NOT safe by OpenStack's rules" };
+    out.field("answer", answer);
+    Ok(if safe { Answer::Yes } else { Answer::No })
+}
+
+/// The report with QEMU's keys.
+fn qemu(args: &Args, input: &Input, source: &SourceArgs, session: &mut Session) -> Result<Answer> {
+    let context = input.context(source, Tolerance::Damaged, Limits::STANDARD)?;
+    let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
+    let choice = source.choice()?;
+    let report =
+        kiln_format::check(input.source(), choice, &context, scope, &session.reporter).about(&input.label)?;
+    let image = kiln_format::open(input.source(), choice, &context);
+    let clusters = match (&report.facts, image) {
+        // A table that is too damaged to be walked has no counts.
+        (Some(facts), Ok(image)) => Clusters::of(image.as_ref(), facts, &session.reporter).unwrap_or(None),
+        _ => None,
+    };
+    session.reporter.clear();
+    session.printer.json_always(&Check::of(&report, clusters, &input.label))?;
+    Ok(if report.findings.fails() { Answer::No } else { Answer::Yes })
+}
+
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     if let Some(id) = &args.guest.explain {
         guest::explain(id, session)?;
@@ -68,6 +130,17 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     args.guest.places()?;
     let subject = args.subject.as_deref().unwrap_or(Path::new(""));
     let (mut input, source) = Subject::resolve(subject, session)?.open(&args.source, session)?;
+    if args.safety {
+        return safety(&input, session);
+    }
+    match args.output {
+        Some(OutputForm::Qemu) => {
+            input.unwrap(&source, None, &session.reporter).about(&input.label)?;
+            return qemu(args, &input, &source, session);
+        }
+        Some(OutputForm::Json) => session.printer.style = Style::Json,
+        Some(OutputForm::Text) | None => {}
+    }
     let opened = input.unwrap(&source, None, &session.reporter);
     let context = input.context(&source, Tolerance::Damaged, Limits::STANDARD)?;
     let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };

@@ -1,6 +1,6 @@
 //! `kiln convert`: the same disk in another file.
 
-mod gcp;
+mod for_target;
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::destination;
 use crate::error::{About, Answer, CliError, Result};
+use crate::for_target::ForArgs;
 use crate::input::spool::default_dir;
 use crate::input::{Input, SourceArgs, is_dash};
 use crate::output::{Printer, Size};
@@ -35,9 +36,8 @@ pub(crate) struct Args {
     read: SourceArgs,
     #[command(flatten)]
     write: OutputArgs,
-    /// Write what this target imports, in place of a format
-    #[arg(long = "for", value_name = "TARGET", conflicts_with_all = ["output_format", "option", "compress", "raw_digest"])]
-    target: Option<TargetFor>,
+    #[command(flatten)]
+    for_target: ForArgs,
     /// Read this internal snapshot in place of the current disk
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
@@ -49,13 +49,6 @@ pub(crate) struct Args {
     raw_digest: bool,
 }
 
-/// A place that takes disks in a layout of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum TargetFor {
-    /// Google Compute Engine: disk.raw, a whole number of GiB, sparse in a .tar.gz
-    Gcp,
-}
-
 fn after_help() -> String {
     format!(
         "\
@@ -64,12 +57,17 @@ back, and compared block by block with what was read. --no-sync and --no-verify 
 steps out. A file that is there stays, unless --force. Nothing that SRC names is opened, unless
 --allow-backing. The format of DST is the one of -O, else of its ending; there is no default.
 
+With --for, the target says what is written: of the containers that it takes the one that DST ends
+with, its options, a length that it takes (a GPT is moved to the new end), its archive, and the
+commands that bring the file there. What it refuses is refused before a byte is written.
+
 Examples:
   kiln convert disk.raw disk.qcow2
   kiln convert -O qcow2 -c disk.vhd small.qcow2
   kiln convert -O qcow2 -c -o compression_type=zlib disk.raw old-readers.qcow2
   curl -s https://example.org/disk.qcow2 | kiln convert -O raw - disk.raw
   kiln convert --for gcp disk.qcow2 image.tar.gz
+  kiln convert --for vmware --side-files . disk.qcow2 web-1.ova
   kiln convert -O vhd -o subformat=fixed disk.qcow2 - | ssh host 'cat > disk.vhd'
 
 {}",
@@ -101,8 +99,8 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    if let Some(TargetFor::Gcp) = args.target {
-        return gcp::run(args, session);
+    if let Some(target) = args.for_target.target()? {
+        return for_target::run(args, &target, session);
     }
     let target = args.write.target(&args.dest)?;
     let to_stdout = is_dash(&args.dest);

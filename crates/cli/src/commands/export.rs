@@ -1,5 +1,7 @@
 //! `kiln export`: an image of the store becomes a file.
 
+mod for_target;
+
 use std::path::PathBuf;
 
 use kiln_disk::digest::{ContentDigest, Digest};
@@ -9,6 +11,7 @@ use serde::Serialize;
 
 use crate::destination;
 use crate::error::{Answer, Result};
+use crate::for_target::ForArgs;
 use crate::input::is_dash;
 use crate::input::spool::default_dir;
 use crate::output::{Printer, Size};
@@ -30,6 +33,8 @@ pub(crate) struct Args {
     dest: PathBuf,
     #[command(flatten)]
     write: OutputArgs,
+    #[command(flatten)]
+    for_target: ForArgs,
     /// Compute the SHA-256 of the flat disk in the same pass
     #[arg(long)]
     raw_digest: bool,
@@ -41,9 +46,12 @@ fn after_help() -> String {
 The output appears under its name whole or not at all, and only when it holds the disk that was
 published. Its digests are printed, so that the receiver can prove what came through.
 
+With --for, the target says what is written; see kiln help convert.
+
 Examples:
   kiln export debian:12 debian.qcow2
   kiln export debian:12 debian.vhd -O vhd -o subformat=fixed
+  kiln export debian:12 debian.vhd --for azure
   kiln export debian:12 - -O raw | ssh host 'dd of=/dev/vdb bs=1M'
 
 {}",
@@ -75,6 +83,9 @@ struct Record<'a> {
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
+    if let Some(target) = args.for_target.target()? {
+        return for_target::run(args, &target, session);
+    }
     let target = args.write.target(&args.dest)?;
     let to_stdout = is_dash(&args.dest);
     if to_stdout {

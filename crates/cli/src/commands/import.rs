@@ -2,37 +2,47 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kiln_catalog::{IfTaken, NameTag, Store};
+use kiln_catalog::{DownloadRecord, IfTaken, NameTag, SignerRecord, Store};
 use kiln_disk::{Limits, Severity};
 use kiln_format::{Siblings, Tolerance};
-use kiln_import::{Expect, Input, LayerStyle, OnDamage, Outcome, PlanFacts, Request, SourceDigest, plan};
+use kiln_import::{
+    Expect, FetchOptions, Input, LayerStyle, OnDamage, Outcome, Passage, Place, PlanFacts, Request,
+    SignatureWish, SourceDigest, Trust, plan,
+};
 use serde::Serialize;
 
-use crate::error::{About, Answer, Result};
+use crate::error::{About, Answer, CliError, Result};
 use crate::input::{SourceArgs, is_dash, pipe};
-use crate::output::{FindingRecord, Printer, Size, findings_lines};
+use crate::output::{FindingRecord, Printer, ShortSize, Size, findings_lines};
 use crate::session::Session;
 use crate::subject::store_path;
 
-use super::show::checksum;
+use super::key;
+use super::show::{checksum, signer_line};
 use super::verify::sha256_of;
 
 /// Take an external disk image into the store
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The file is identified by its content, the vendor's checksum is compared before a byte is
-interpreted, its structure is checked, and its disk becomes a layer of the store, read back before
-the image is shown. An interrupted import leaves nothing visible.
+The file is identified by its content, the vendor's checksum is compared (of a file before a byte of
+it is interpreted, of what comes from a pipe or a server before the image is shown), its structure
+is checked, and its disk becomes a layer of the store, read back before the image is shown. An
+interrupted import leaves nothing visible; a download that broke off goes on where it was when the
+same command is given again.
 
 Examples:
   kiln import debian-12.qcow2 --name debian:12 --checksums SHA512SUMS
   kiln import disk.vhd --name web --description 'from the old cluster'
-  curl -s https://example.org/disk.raw | kiln import - --name disk --sha256 9f86d0...
+  kiln import https://example.org/disk.raw.xz --name disk --sha256 9f86d0...
+  kiln import https://example.org/disk.qcow2 --name disk --checksums https://example.org/SHA256SUMS \
+      --signature https://example.org/SHA256SUMS.gpg --keyring vendor.asc
+  zstd -dc disk.raw.zst | kiln import - --name disk --source-bytes 20G
   kiln import --dry-run --json appliance.qcow2 --name appliance")]
 pub(crate) struct Args {
-    /// Import this file, or - for standard input
-    #[arg(value_name = "FILE")]
+    /// Import this file, the file at this http or https URL, or - for standard input
+    #[arg(value_name = "FILE|URL")]
     source: PathBuf,
     /// Call the image NAME[:TAG]; the tag is latest when none is given
     #[arg(long, value_name = "NAME[:TAG]")]
@@ -43,11 +53,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HEX", conflicts_with = "checksums")]
     sha256: Option<String>,
     /// Require the checksum that this file lists for it (as sha256sum, sha512sum, md5sum write)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE|URL")]
     checksums: Option<PathBuf>,
-    /// Look for this name in the checksum file, and record it; for standard input
-    #[arg(long, value_name = "NAME")]
-    source_name: Option<String>,
+    #[command(flatten)]
+    receive: ReceiveArgs,
+    /// Sign the image's record with this key: its name (kiln key ls), or its file
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// Describe the image
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
@@ -77,6 +89,59 @@ pub(crate) struct Args {
     /// Judge the file, print what would be done and do nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// About what comes from elsewhere, and who vouches for it.
+#[derive(Debug, clap::Args)]
+struct ReceiveArgs {
+    /// Require this signature: over the checksum file, or over the image when there is none
+    #[arg(long, value_name = "FILE|URL")]
+    signature: Option<PathBuf>,
+    /// Require a signature by one of the OpenPGP keys in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "minisign_key")]
+    keyring: Option<PathBuf>,
+    /// Require a signature by this minisign key: itself, or the file that it is in
+    #[arg(long, value_name = "KEY|FILE", requires = "signature")]
+    minisign_key: Option<String>,
+    /// Take a file from a https server although nothing proves it
+    #[arg(long)]
+    insecure_no_digest: bool,
+    /// Look for this name in the checksum file, and record it; for standard input and URLs
+    #[arg(long, value_name = "NAME")]
+    source_name: Option<String>,
+    /// Say how long standard input is: a raw disk is then stored as it comes
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse)]
+    source_bytes: Option<u64>,
+    /// Keep what comes from a pipe or a server in a file first, even if it could be decoded as it comes
+    #[arg(long)]
+    spool: bool,
+    /// Keep no copy of a download while it comes; a run that is killed then begins again
+    #[arg(long)]
+    no_resume: bool,
+    /// Trust the servers' certificates in this PEM file, and no others [default: Mozilla's list]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Try again when a server is silent for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+impl ReceiveArgs {
+    fn signature(&self) -> Result<Option<SignatureWish>> {
+        let trust = match (&self.keyring, &self.minisign_key) {
+            (Some(path), _) => Trust::Keyring(path.clone()),
+            (None, Some(key)) => Trust::Minisign(key.clone()),
+            (None, None) if self.signature.is_some() => {
+                return Err(CliError::usage(
+                    "usage.signature",
+                    "--signature does not say whose signature it must be",
+                    "add --keyring FILE for OpenPGP, or --minisign-key KEY|FILE",
+                ));
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(SignatureWish { signature: self.signature.as_deref().map(Place::of), trust }))
+    }
 }
 
 #[derive(Serialize)]
@@ -117,6 +182,12 @@ struct SourceRecord<'a> {
     digests: Vec<String>,
     /// Digests that the file was proved to have, as given or listed.
     proved: Vec<String>,
+    /// How its bytes went into the store.
+    passage: &'a Passage,
+    /// The server that it came from.
+    download: Option<&'a DownloadRecord>,
+    /// Who signed it, or the list that it is in.
+    signer: Option<&'a SignerRecord>,
 }
 
 #[derive(Serialize)]
@@ -128,8 +199,12 @@ struct LayerRecord {
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let name: NameTag = args.name.parse()?;
     let request = request(args, name.clone())?;
-    let label =
-        if is_dash(&args.source) { "standard input".into() } else { args.source.display().to_string() };
+    let label = match url(args) {
+        Some(url) => kiln_import::shown_url(url),
+        None if is_dash(&args.source) => "standard input".to_owned(),
+        None => args.source.display().to_string(),
+    };
+    args.guest.confirm(&args.source)?;
     let (store, _scratch) = open(args, session)?;
     let plan = plan(&store, request, &session.reporter).about(&label)?;
     let facts = plan.facts().clone();
@@ -141,29 +216,51 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let disk_bytes = outcome.as_ref().map_or(disk_bytes, |_| facts.container.disk_bytes);
     session.reporter.clear();
     let record = Record { guest, ..record(&name, &facts, disk_bytes, outcome.as_ref()) };
+    let signed = args.sign.is_some() && outcome.is_some();
     session.printer.json(&record)?;
     text(&record, &facts, outcome.as_ref(), &mut session.printer);
+    if let (true, Some(word)) = (signed, &args.sign) {
+        session.printer.field("signed by", key::private(word)?.public());
+    }
     Ok(Answer::Yes)
 }
 
+/// The URL, when the source is one.
+fn url(args: &Args) -> Option<&str> {
+    args.source.to_str().filter(|text| kiln_import::is_url(text))
+}
+
 fn request(args: &Args, name: NameTag) -> Result<Request> {
-    let input = if is_dash(&args.source) {
-        Input::Stream { reader: Box::new(pipe()?), file_name: args.source_name.clone() }
+    let receive = &args.receive;
+    let file_name = receive.source_name.clone();
+    let input = if let Some(url) = url(args) {
+        Input::Url { url: url.to_owned(), file_name }
+    } else if is_dash(&args.source) {
+        Input::Stream { reader: Box::new(pipe()?), file_name, byte_len: receive.source_bytes }
     } else {
         Input::File(args.source.clone())
     };
+    let is_file = matches!(input, Input::File(_));
     let mut request = Request::new(input, name);
     request.choice = args.read.choice()?;
     request.part.clone_from(&args.read.disk);
     let allowed = args.read.context(Tolerance::Strict, Limits::STANDARD)?.resolver;
-    request.resolver =
-        if is_dash(&args.source) { allowed } else { Arc::new(Siblings::beside(&args.source, allowed)) };
+    request.resolver = if is_file { Arc::new(Siblings::beside(&args.source, allowed)) } else { allowed };
     request.description.clone_from(&args.description);
     request.expect = match (&args.sha256, &args.checksums) {
         (Some(hex), _) => Expect::Digest(sha256_of(hex)?),
-        (None, Some(path)) => Expect::List(path.clone()),
+        (None, Some(path)) => Expect::ListAt(Place::of(path)),
         (None, None) => Expect::Nothing,
     };
+    request.signature = receive.signature()?;
+    request.unproved = receive.insecure_no_digest;
+    request.spool = receive.spool;
+    request.fetch = FetchOptions {
+        ca_file: receive.ca_file.clone(),
+        patience: Duration::from_secs(receive.timeout),
+        resumable: !receive.no_resume && !args.dry_run,
+    };
+    request.signer = args.sign.as_deref().map(key::private).transpose()?;
     if args.replace {
         request.if_taken = IfTaken::MoveTag;
     }
@@ -202,7 +299,7 @@ fn record<'a>(
     name: &NameTag,
     facts: &'a PlanFacts,
     disk_bytes: u64,
-    outcome: Option<&Outcome>,
+    outcome: Option<&'a Outcome>,
 ) -> Record<'a> {
     let manifest = outcome.map(|outcome| &outcome.manifest);
     let digests = manifest.map_or(&facts.digests, |manifest| &manifest.source.digests);
@@ -219,6 +316,9 @@ fn record<'a>(
             file_bytes: facts.byte_len,
             digests: digests.iter().map(ToString::to_string).collect(),
             proved: facts.proved.iter().map(|expected| expected.digest.to_string()).collect(),
+            passage: &facts.passage,
+            download: manifest.and_then(|manifest| manifest.provenance.download.as_ref()),
+            signer: manifest.and_then(|manifest| manifest.provenance.signer.as_ref()),
         },
         disk_bytes,
         data_bytes: outcome.map(|outcome| outcome.data_bytes),
@@ -237,7 +337,7 @@ fn record<'a>(
         healed: outcome
             .map_or_else(Vec::new, |outcome| outcome.healed.iter().map(ToString::to_string).collect()),
         forced: facts.forced,
-        findings: FindingRecord::list(&facts.findings),
+        findings: FindingRecord::list(&facts.findings, None),
         elapsed_ms: outcome
             .map(|outcome| u64::try_from(outcome.timings.total.as_millis()).unwrap_or(u64::MAX)),
         guest: Vec::new(),
@@ -260,6 +360,10 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
     } else {
         out.field("vendor says", "nothing: no checksum was given");
     }
+    if let Some(signer) = &record.source.signer {
+        out.field("signature", signer_line(signer));
+    }
+    out.field("passage", passage_line(&facts.passage));
     let bad = facts.findings.worst().is_some_and(Severity::fails);
     out.field(
         "check",
@@ -306,4 +410,27 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
             outcome.timings.total.as_secs_f64()
         ),
     );
+}
+
+/// How the bytes went into the store, in words.
+fn passage_line(passage: &Passage) -> String {
+    let mut words = match (passage.one_pass, passage.scratch_bytes, &passage.reason) {
+        (true, 0, _) => "one pass, 0 B scratch".to_owned(),
+        (true, bytes, reason) => {
+            format!("one pass, {} kept: {}", ShortSize(bytes), reason.as_deref().unwrap_or("asked for"))
+        }
+        (false, bytes, reason) => {
+            format!("spooled {}: {}", ShortSize(bytes), reason.as_deref().unwrap_or("asked for"))
+        }
+    };
+    if let Some(traffic) = &passage.traffic {
+        words += &format!("; {} received", ShortSize(traffic.received_bytes));
+        if traffic.resumed_bytes > 0 {
+            words += &format!(", went on behind {}", ShortSize(traffic.resumed_bytes));
+        }
+        if traffic.reconnects > 0 {
+            words += &format!(", {} reconnects", traffic.reconnects);
+        }
+    }
+    words
 }

@@ -7,20 +7,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_disk::Limits;
+use kiln_format::wrap::peek;
 use kiln_format::{Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFacts, Tolerance};
 use serde::Serialize;
 
 use crate::error::{About, Answer, CliError, Result};
-use crate::input::SourceArgs;
-use crate::output::{Align, Printer, Size, Table};
+use crate::input::{Input, SourceArgs};
+use crate::output::{Align, OutputForm, Printer, ShortSize, Size, Table};
 use crate::session::Session;
 use crate::subject::Subject;
 
 /// Say what a disk image is: format, sizes, references, snapshots
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Reads headers, and on the disk what says which system it is and how it starts; nothing that the
-image names is opened, nothing is mounted.
+Reads headers only; nothing that the image names is opened. Of a compressed file as much is unpacked
+as it takes to find the headers; the answer says what was not looked at. On the disk the guest is looked
+at as well: its system, kernels, loader, network. Nothing is mounted.
 
 Examples:
   kiln inspect disk.qcow2
@@ -35,19 +37,12 @@ pub(crate) struct Args {
     /// Write the answer in this form
     #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
     output: Option<OutputForm>,
+    /// Unpack a compressed file to its end, in place of its beginning
+    #[arg(long)]
+    full: bool,
     /// Leave out what is on the disk: only the container is looked at
     #[arg(long)]
     no_guest: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum OutputForm {
-    /// For people
-    Text,
-    /// As --json
-    Json,
-    /// With the keys of qemu-img info
-    Qemu,
 }
 
 #[derive(Serialize)]
@@ -58,6 +53,8 @@ struct Record<'a> {
     kind: &'static str,
     /// Compressed files around it, the outermost first.
     wrappers: &'a [&'static str],
+    /// What of a compressed file was not looked at.
+    unseen: Option<&'a str>,
     format: Option<&'static str>,
     evidence: Vec<String>,
     advice: Option<&'static str>,
@@ -77,9 +74,16 @@ struct Record<'a> {
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
-    input.unwrap(&source, None, &session.reporter).about(&input.label)?;
+    let peeked = look(args, &input, &source)?;
+    // What is still wrapped has no disk to look at.
+    let open_disk = peeked.is_none();
+    let Seen { identity, facts, wrappers, unseen } = match peeked {
+        Some(seen) => seen,
+        None => whole(&mut input, &source, session)?,
+    };
+    let wanted = open_disk && facts.is_some() && !args.no_guest && args.output != Some(OutputForm::Qemu);
+    let guest = if wanted { guest::of(&input, &source) } else { None };
     session.reporter.clear();
-    let identity = kiln_format::identify(input.source().as_ref()).about(&input.label)?;
     let (kind, mut evidence, advice) = match &identity {
         Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),
         Identity::Raw { evidence } => ("raw", vec![(*evidence).to_owned()], None),
@@ -87,18 +91,6 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         Identity::Polyglot(all) => ("polyglot", all.iter().map(|name| (*name).to_owned()).collect(), None),
     };
     let opens = source.format.is_some() || source.as_raw.is_some();
-    let mut guest = None;
-    let facts = if opens || matches!(kind, "image" | "raw") {
-        let context = input.context(&source, Tolerance::Damaged, Limits::INSPECT)?;
-        let image: Arc<dyn kiln_format::Image> = Arc::from(input.image(&source, &context)?);
-        let facts = image.facts();
-        if !args.no_guest && args.output != Some(OutputForm::Qemu) {
-            guest = guest::look(&(image as Arc<dyn kiln_disk::Disk>)).ok();
-        }
-        Some(facts)
-    } else {
-        None
-    };
     if source.as_raw.is_some() && kind != "raw" {
         evidence.push("read as raw because --as raw says so".to_owned());
     }
@@ -106,7 +98,8 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         schema: "kiln.inspect.v1",
         path: &input.label,
         kind: if source.as_raw.is_some() { "raw" } else { kind },
-        wrappers: input.wrappers(),
+        wrappers: &wrappers,
+        unseen: unseen.as_deref(),
         format: facts.as_ref().map(|facts| facts.format),
         evidence,
         advice,
@@ -144,6 +137,62 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     Ok(if kind == "polyglot" && !opens { Answer::No } else { Answer::Yes })
 }
 
+/// What was looked at, and what it is.
+struct Seen {
+    identity: Identity,
+    facts: Option<Facts>,
+    wrappers: Vec<&'static str>,
+    unseen: Option<String>,
+}
+
+/// Looks into a wrapped file without unpacking it. `None`: it takes all of the file to answer, or it is not wrapped.
+fn look(args: &Args, input: &Input, source: &SourceArgs) -> Result<Option<Seen>> {
+    if args.full || source.as_raw.is_some() || source.format.is_some() {
+        return Ok(None);
+    }
+    let Some(peeked) = peek(&input.source()).about(&input.label)? else { return Ok(None) };
+    let facts = match (&peeked.identity, peeked.claimed_len) {
+        (Identity::Container { format, .. }, _) => {
+            let context = source.context(Tolerance::Damaged, Limits::INSPECT)?;
+            // What cannot be opened from its beginning may have its headers at its end.
+            match kiln_format::open_as(format, Arc::clone(&peeked.source), &context) {
+                Ok(image) => Some(image.facts()),
+                Err(_) => return Ok(None),
+            }
+        }
+        (Identity::Raw { .. }, Some(len)) => Some(Facts::raw(len)),
+        // Nothing tells how long it is.
+        (Identity::Raw { .. }, None) => return Ok(None),
+        _ => None,
+    };
+    let unseen = (!peeked.whole).then(|| {
+        let seen = ShortSize(peeked.seen());
+        let raw = match peeked.identity {
+            Identity::Raw { .. } => {
+                "; the length is what the wrapper says, and a format with its mark at its end, \
+                                     such as a fixed VHD, would look the same"
+            }
+            _ => "",
+        };
+        format!("everything behind the first {seen}{raw} (--full unpacks all)")
+    });
+    Ok(Some(Seen { identity: peeked.identity, facts, wrappers: peeked.layers, unseen }))
+}
+
+/// Looks at all of the file, unpacked where it is wrapped.
+fn whole(input: &mut Input, source: &SourceArgs, session: &Session) -> Result<Seen> {
+    input.unwrap(source, None, &session.reporter).about(&input.label)?;
+    let identity = kiln_format::identify(input.source().as_ref()).about(&input.label)?;
+    let opens = source.format.is_some() || source.as_raw.is_some();
+    let facts = if opens || matches!(identity, Identity::Container { .. } | Identity::Raw { .. }) {
+        let context = input.context(source, Tolerance::Damaged, Limits::INSPECT)?;
+        Some(input.image(source, &context)?.facts())
+    } else {
+        None
+    };
+    Ok(Seen { identity, facts, wrappers: input.wrappers().to_vec(), unseen: None })
+}
+
 fn text(record: &Record<'_>, facts: Option<&Facts>, out: &mut Printer) {
     out.data_field("file", record.path);
     match (facts, record.kind) {
@@ -155,6 +204,9 @@ fn text(record: &Record<'_>, facts: Option<&Facts>, out: &mut Printer) {
         (None, _) => out.data_field("format", "none that Kiln reads as it stands"),
     }
     out.data_field("seen", record.evidence.join("; "));
+    if let Some(unseen) = record.unseen {
+        out.data_field("unseen", unseen);
+    }
     if let Some(advice) = record.advice {
         out.data_field("advice", advice);
     }

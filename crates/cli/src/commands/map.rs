@@ -1,15 +1,22 @@
 //! `kiln map`: where the disk's bytes are.
 
-use std::num::NonZeroU64;
-use std::path::PathBuf;
+mod qemu;
+mod svg;
 
-use kiln_disk::{Disk, Extent, ExtentKind, Limits, extents, go_on};
-use kiln_format::Tolerance;
+use std::io::Write;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use kiln_disk::{Disk, Durability, Existing, Extent, ExtentKind, Limits, StagedFile, extents, go_on};
+use kiln_format::partitions::Layout;
+use kiln_format::summary::{Summary, Tally};
+use kiln_format::{Image, Tolerance};
 use serde::Serialize;
 
-use crate::error::{About, Answer, Result};
-use crate::input::SourceArgs;
-use crate::output::Printer;
+use crate::destination;
+use crate::error::{About, Answer, CliError, Result};
+use crate::input::{SourceArgs, is_dash};
+use crate::output::{OutputForm, Printer, ShortSize, Size, Style};
 use crate::session::Session;
 use crate::subject::Subject;
 
@@ -21,6 +28,8 @@ image itself), encoded (compressed), zero or hole.
 
 Examples:
   kiln map disk.qcow2
+  kiln map --svg disk.svg disk.qcow2      # a picture; - writes it to standard output
+  kiln map --output qemu disk.qcow2       # the keys of qemu-img map --output=json
   kiln map --json disk.qcow2 | jq '.extents[] | select(.kind == \"encoded\")'")]
 pub(crate) struct Args {
     /// Map this file or image
@@ -31,6 +40,26 @@ pub(crate) struct Args {
     /// Map this internal snapshot
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
+    /// Draw the disk into this new file, as SVG, in place of the list
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "output"])]
+    svg: Option<PathBuf>,
+    /// Print only how much there is of each kind, and the partitions
+    #[arg(long, conflicts_with_all = ["svg", "output"])]
+    summary: bool,
+    /// Write the answer in this form
+    #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
+    output: Option<OutputForm>,
+}
+
+/// What `--summary --json` prints.
+#[derive(Debug, Serialize)]
+struct SummaryRecord<'a> {
+    schema: &'static str,
+    path: &'a str,
+    disk_bytes: u64,
+    extents: u64,
+    totals: &'a Tally,
+    layout: &'a Layout,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,8 +77,76 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let mut context = input.context(&source, Tolerance::Strict, Limits::STANDARD)?;
     context.snapshot.clone_from(&args.snapshot);
     let image = input.image(&source, &context)?;
-    print(image.as_ref(), &input.label, session)?;
+    let label = &input.label;
+    match (&args.svg, args.output) {
+        (Some(path), _) => picture(path, image.as_ref(), label, session)?,
+        (None, Some(OutputForm::Qemu)) => qemu::print(image.as_ref(), label, session)?,
+        (None, form) => {
+            if form == Some(OutputForm::Json) {
+                session.printer.style = Style::Json;
+            }
+            if !args.summary {
+                print(image.as_ref(), label, session)?;
+            }
+            if args.summary || !session.printer.is_json() {
+                totals(image.as_ref(), label, session)?;
+            }
+        }
+    }
+    session.reporter.clear();
     Ok(Answer::Yes)
+}
+
+/// Writes the picture whole or not at all.
+fn picture(path: &Path, image: &dyn Image, label: &str, session: &mut Session) -> Result<()> {
+    let facts = image.facts();
+    let format = format!("{}, {}", facts.format, facts.variant);
+    let title = Path::new(label).file_name().map_or_else(|| label.into(), |name| name.to_string_lossy());
+    let words = svg::Words { title: &title, format: &format };
+    let picture = svg::draw(image, &words, &session.reporter)?;
+    if is_dash(path) {
+        session.printer.bytes(picture.as_bytes());
+        return Ok(());
+    }
+    let place = destination::look(path, false)?;
+    let staged = StagedFile::beside(&place.path)?;
+    let failed = |source| CliError::from(kiln_disk::Error::io("write", &place.label, source));
+    staged.file().write_all(picture.as_bytes()).map_err(failed)?;
+    staged.commit(Existing::Keep, Durability::Unsynced)?;
+    session.printer.field("picture", format!("{} ({} bytes)", place.label, picture.len()));
+    Ok(())
+}
+
+/// How much there is of each kind, and of what the disk consists.
+fn totals(image: &dyn Image, label: &str, session: &mut Session) -> Result<()> {
+    let found = Summary::of(image, NonZeroU64::MIN, &session.reporter).about(label)?;
+    let layout = Layout::read(image).about(label)?;
+    let out = &mut session.printer;
+    out.json(&SummaryRecord {
+        schema: "kiln.map-summary.v1",
+        path: label,
+        disk_bytes: found.disk_len,
+        extents: found.extents,
+        totals: &found.all,
+        layout: &layout,
+    })?;
+    out.line("");
+    out.field("disk size", Size(found.disk_len));
+    for (name, bytes) in [
+        ("data", found.all.data_bytes),
+        ("encoded", found.all.encoded_bytes),
+        ("zero", found.all.zero_bytes),
+        ("hole", found.all.hole_bytes),
+    ] {
+        let tenths = u128::from(bytes) * 1000 / u128::from(found.disk_len.max(1));
+        out.field(name, format!("{}, {}.{} %", Size(bytes), tenths / 10, tenths % 10));
+    }
+    out.field("partitions", layout.scheme.words());
+    for one in &layout.partitions {
+        let size = ShortSize(one.length_bytes);
+        out.field("", format!("{one}, {size}, bytes {} to {}", one.start_bytes, one.end()));
+    }
+    Ok(())
 }
 
 /// Streams the list: a hostile or merely large disk may have millions of extents.

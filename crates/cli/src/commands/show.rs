@@ -1,12 +1,14 @@
 //! `kiln show`: all that is known about one image.
 
-use kiln_catalog::{ApplianceRecord, Checksum, Manifest};
+use kiln_catalog::{ApplianceRecord, Checksum, Manifest, SignerRecord};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
 use crate::output::{Printer, Size};
 use crate::session::Session;
 use crate::subject;
+
+use super::key::{self, SignatureLine};
 
 /// Show all that is known about an image: digests, source, provenance, layers
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,7 @@ struct Record<'a> {
     image: &'a Manifest,
     stored_bytes: u64,
     layer_paths: Vec<String>,
+    signatures: Vec<SignatureLine>,
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
@@ -38,6 +41,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         image: &found.manifest,
         stored_bytes: found.manifest.stored_bytes(),
         layer_paths,
+        signatures: key::signatures(&found.store, &found.manifest)?,
     };
     session.printer.json(&record)?;
     text(&record, &mut session.printer);
@@ -71,10 +75,26 @@ fn text(record: &Record<'_>, out: &mut Printer) {
         out.data_field("", digest);
     }
     out.data_field("vendor says", checksum(&image.provenance.checksum));
+    if let Some(signer) = &image.provenance.signer {
+        out.data_field("signature", signer_line(signer));
+        out.data_field("", format!("keys {}", signer.keys));
+    }
+    if let Some(download) = &image.provenance.download {
+        out.data_field("from", &download.url);
+        if let Some(url) = &download.final_url {
+            out.data_field("", format!("found at {url}"));
+        }
+        if let Some(version) = download.etag.as_ref().or(download.last_modified.as_ref()) {
+            out.data_field("", format!("version {version}"));
+        }
+    }
     out.data_field("imported by", &image.provenance.tool);
     if let Some(appliance) = &image.provenance.appliance {
         out.data_field("appliance", format!("disk {} of {}", appliance.disk, appliance.descriptor));
         out.data_field("", machine(appliance));
+    }
+    for signature in &record.signatures {
+        out.data_field("signed by", signature.words());
     }
     let checks = &image.checks;
     let forced = if checks.forced { ", imported in spite of findings (--force)" } else { "" };
@@ -101,6 +121,14 @@ fn machine(appliance: &ApplianceRecord) -> String {
     }));
     words.extend(appliance.networks.iter().map(|card| format!("network {card}")));
     words.join(", ")
+}
+
+/// Who vouches for the source, in words.
+pub(crate) fn signer_line(signer: &SignerRecord) -> String {
+    let facts = &signer.signature;
+    let name = facts.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
+    let when = facts.signed_at.map_or_else(String::new, |time| format!(", {time}"));
+    format!("{} by {}{name} over {} ({}{when})", facts.scheme, facts.key, signer.signed, facts.algorithm)
 }
 
 /// What became of the vendor's checksum, in words.

@@ -93,7 +93,7 @@ fn fsck(args: &FsckArgs, session: &mut Session) -> Result<Answer> {
     let options = FsckOptions { read_data: args.read_data, repair: args.repair };
     let report = store.fsck(options, &session.reporter)?;
     session.reporter.clear();
-    let findings = FindingRecord::list(&report.findings);
+    let findings = FindingRecord::list(&report.findings, None);
     let clean = !report.findings.fails();
     let out = &mut session.printer;
     out.json(&FsckRecord {

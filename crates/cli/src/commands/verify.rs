@@ -1,5 +1,6 @@
 //! `kiln verify`: is it intact?
 
+mod deep;
 mod expect;
 mod image;
 mod report;
@@ -10,15 +11,18 @@ use kiln_disk::digest::{
     Algorithm, ContentDigest, Digest, DiskDigests, HashJob, LeafFile, LeafSink, LeafWriter, damaged_blocks,
     differing_ranges, hash_disk, hash_source,
 };
-use kiln_disk::{Durability, Existing, FileSource, GuestRange, Limits, StagedFile};
+use kiln_disk::{Durability, Existing, ExtentKind, FileSource, GuestRange, Limits, StagedFile};
+use kiln_format::partitions::Layout;
 use kiln_format::{CheckScope, Image, OpenContext, Tolerance};
 
 pub(crate) use self::expect::sha256_of;
 use self::expect::{Expected, Verdict};
+pub(crate) use self::report::print_ranges;
 use self::report::{Against, Report};
 use crate::error::{About, Answer, CliError, Result};
 use crate::input::{Input, SourceArgs};
 use crate::judge::Judgement;
+use crate::output::RangeRecord;
 use crate::progress::Reporter;
 use crate::session::Session;
 use crate::subject::Subject;
@@ -36,6 +40,7 @@ Examples:
   kiln verify debian.qcow2 --checksums SHA512SUMS
   kiln verify disk.vhd --against disk.raw
   kiln verify --raw-digest disk.qcow2
+  kiln verify --deep disk.vmdk                       # everything is read, everything is decoded
   kiln verify disk.raw --save-leaves disk.leaves     # later: --leaves names the damaged blocks")]
 pub(crate) struct Args {
     /// Verify this file or image
@@ -43,6 +48,9 @@ pub(crate) struct Args {
     subject: PathBuf,
     #[command(flatten)]
     source: SourceArgs,
+    /// Read and decode all of it, list everything that is lost, and name the partitions concerned
+    #[arg(long)]
+    deep: bool,
     /// Compare with the disk in this file or image, whatever its format
     #[arg(long, value_name = "OTHER")]
     against: Option<PathBuf>,
@@ -67,6 +75,9 @@ pub(crate) struct Args {
     /// Write the list of 64 KiB block digests to this new file
     #[arg(long, value_name = "FILE")]
     save_leaves: Option<PathBuf>,
+    /// Require that the image is signed by a trusted key (kiln key, kiln sign)
+    #[arg(long)]
+    require_signature: bool,
     /// Use this many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -80,9 +91,20 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     };
     let report = match Subject::resolve(&args.subject, session)? {
         Subject::Image(image) => image::verify(args, &image, &expected, other.as_ref(), session)?,
+        Subject::File(_) if args.require_signature => {
+            return Err(CliError::usage(
+                "usage.not-for-files",
+                "--require-signature is about an image of the store, and this is a file",
+                "import it with --sign KEY, or verify the vendor's signature: kiln import --signature",
+            ));
+        }
         file @ Subject::File(_) => {
             let (mut input, _) = file.open(&args.source, session)?;
-            verify_file(args, &mut input, &expected, other.as_ref(), &session.reporter)?
+            if args.deep {
+                deep::verify(args, &mut input, &expected, other.as_ref(), &session.reporter)?
+            } else {
+                verify_file(args, &mut input, &expected, other.as_ref(), &session.reporter)?
+            }
         }
     };
     session.reporter.clear();
@@ -132,6 +154,29 @@ fn verify_file(
             }
         }
     };
+    finish(args, input, expected, other, Found { judgement, digests, transport, unreadable: None }, reporter)
+}
+
+/// What was found out about a file, before it is compared with anything.
+struct Found {
+    judgement: Judgement,
+    digests: Option<DiskDigests>,
+    transport: Vec<Digest>,
+    /// Parts that cannot be read; only a deep look knows them.
+    unreadable: Option<Vec<GuestRange>>,
+}
+
+/// Compares what was found with what was expected, and with the other disk.
+fn finish(
+    args: &Args,
+    input: &Input,
+    expected: &Expected,
+    other: Option<&Other>,
+    found: Found,
+    reporter: &Reporter,
+) -> Result<Report> {
+    let Found { judgement, digests, transport, unreadable } = found;
+    let context = input.context(&args.source, Tolerance::Damaged, Limits::STANDARD)?;
     input.file.confirm_unchanged()?;
     let mut verdicts = expected.judge(&transport, digests.as_ref());
     let mut damaged = Vec::new();
@@ -162,6 +207,7 @@ fn verify_file(
         file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
         disk_bytes: judgement.facts.as_ref().map(|facts| facts.disk_bytes),
         judgement,
+        unreadable,
         content: digests.as_ref().map(|digests| digests.content),
         data_bytes: digests.as_ref().map(|digests| digests.data_bytes),
         raw: digests.and_then(|digests| digests.raw),
@@ -169,6 +215,8 @@ fn verify_file(
         verdicts,
         damaged,
         against,
+        signatures: Vec::new(),
+        require_signature: false,
     })
 }
 
@@ -176,17 +224,23 @@ fn leaves_name(args: &Args) -> String {
     format!("--leaves {}", args.leaves.as_deref().unwrap_or(Path::new("")).display())
 }
 
-/// Digests of the file as it is: SHA-256, and what else is compared.
+/// Algorithms for the file as it is: SHA-256, and what else is compared.
+fn transport_algorithms(args: &Args, expected: &Expected) -> Vec<Algorithm> {
+    let mut algorithms = expected.transport_algorithms();
+    if !args.content_only && !algorithms.contains(&Algorithm::Sha256) {
+        algorithms.insert(0, Algorithm::Sha256);
+    }
+    algorithms
+}
+
+/// Digests of the file as it is.
 fn transport_digests(
     args: &Args,
     input: &Input,
     expected: &Expected,
     reporter: &Reporter,
 ) -> Result<Vec<Digest>> {
-    let mut algorithms = expected.transport_algorithms();
-    if !args.content_only && !algorithms.contains(&Algorithm::Sha256) {
-        algorithms.insert(0, Algorithm::Sha256);
-    }
+    let algorithms = transport_algorithms(args, expected);
     if algorithms.is_empty() {
         return Ok(Vec::new());
     }
@@ -235,14 +289,28 @@ fn damage(
     leaves: &LeafFile,
     context: &OpenContext,
     reporter: &Reporter,
-) -> Result<Vec<GuestRange>> {
+) -> Result<Vec<RangeRecord>> {
     match kiln_format::open(input.source(), args.source.choice()?, context) {
-        Ok(image) => damaged_blocks(image.as_ref(), leaves, reporter).about(&input.label),
+        Ok(image) => {
+            let ranges = damaged_blocks(image.as_ref(), leaves, reporter).about(&input.label)?;
+            let layout = if ranges.is_empty() { None } else { Some(Layout::read(image.as_ref())?) };
+            Ok(ranges.into_iter().map(|range| placed(image.as_ref(), range, layout.as_ref())).collect())
+        }
         Err(kiln_disk::Error::Io { operation, target, at, source }) => {
             Err(kiln_disk::Error::Io { operation, target, at, source }.into())
         }
-        Err(_) => Ok(vec![GuestRange { start: kiln_disk::GuestOffset::ZERO, len: leaves.disk_len() }]),
+        Err(_) => Ok(vec![GuestRange { start: kiln_disk::GuestOffset::ZERO, len: leaves.disk_len() }.into()]),
     }
+}
+
+/// A range with its place in the file and on the disk.
+fn placed(image: &dyn Image, range: GuestRange, layout: Option<&Layout>) -> RangeRecord {
+    let extent = image.extent_at(range.start, std::num::NonZeroU64::MIN);
+    let offset_bytes = match extent.map(|extent| extent.kind) {
+        Ok(ExtentKind::Data { file: 0, at }) => Some(at.get()),
+        _ => None,
+    };
+    RangeRecord { offset_bytes, ..RangeRecord::placed(range, layout) }
 }
 
 /// Compares the disk with the other one; `mine` opens it again, only where the digests differ.
@@ -265,7 +333,11 @@ fn compare(
         differing: Vec::new(),
     };
     if !against.same && content.is_some() {
-        against.differing = differing_ranges(mine()?.as_ref(), image.as_ref(), reporter)?;
+        let mine = mine()?;
+        let layout = Layout::read(mine.as_ref())?;
+        let ranges = differing_ranges(mine.as_ref(), image.as_ref(), reporter)?;
+        against.differing =
+            ranges.into_iter().map(|range| RangeRecord::placed(range, Some(&layout))).collect();
     }
     input.file.confirm_unchanged()?;
     Ok(against)

@@ -1,6 +1,7 @@
 //! Findings as JSON records and as lines.
 
 use kiln_disk::{Finding, Findings, GuestRange, Severity};
+use kiln_format::partitions::Layout;
 use serde::Serialize;
 
 /// A finding in JSON.
@@ -14,21 +15,37 @@ pub(crate) struct FindingRecord {
     pub(crate) offset_bytes: Option<u64>,
     /// Guest bytes concerned.
     pub(crate) guest: Option<RangeRecord>,
+    /// Whose bytes these are: "in partition 1 (Linux, ext4)".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<String>,
     pub(crate) count: u64,
     pub(crate) effect: String,
     pub(crate) fix: String,
 }
 
 /// A range in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct RangeRecord {
     pub(crate) start_bytes: u64,
     pub(crate) length_bytes: u64,
+    /// Where the range begins in the container file, where it is stored there as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset_bytes: Option<u64>,
+    /// Whose bytes these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<String>,
 }
 
 impl From<GuestRange> for RangeRecord {
     fn from(range: GuestRange) -> Self {
-        Self { start_bytes: range.start.get(), length_bytes: range.len }
+        Self { start_bytes: range.start.get(), length_bytes: range.len, offset_bytes: None, partition: None }
+    }
+}
+
+impl RangeRecord {
+    /// A range with the name of where it is.
+    pub(crate) fn placed(range: GuestRange, layout: Option<&Layout>) -> Self {
+        Self { partition: layout.and_then(|layout| layout.words(range)), ..range.into() }
     }
 }
 
@@ -41,6 +58,7 @@ impl From<&Finding> for FindingRecord {
             detail: finding.detail.clone(),
             offset_bytes: finding.file_at.map(kiln_disk::FileOffset::get),
             guest: finding.guest.map(Into::into),
+            partition: None,
             count: finding.count,
             effect: finding.check.effect.to_owned(),
             fix: finding.check.fix.to_owned(),
@@ -49,9 +67,13 @@ impl From<&Finding> for FindingRecord {
 }
 
 impl FindingRecord {
-    /// All of `findings`.
-    pub(crate) fn list(findings: &Findings) -> Vec<Self> {
-        findings.list().iter().map(Into::into).collect()
+    /// All of `findings`, each with the partition that it falls into.
+    pub(crate) fn list(findings: &Findings, layout: Option<&Layout>) -> Vec<Self> {
+        let named = |finding: &Finding| Self {
+            partition: finding.guest.and_then(|range| layout?.words(range)),
+            ..finding.into()
+        };
+        findings.list().iter().map(named).collect()
     }
 }
 
@@ -67,12 +89,15 @@ pub(crate) fn findings_lines(records: &[FindingRecord], total_of: impl Fn(&str) 
             if let Some(at) = record.offset_bytes {
                 line += &format!(" (file byte {at}, {at:#x})");
             }
-            if let Some(guest) = record.guest {
+            if let Some(guest) = &record.guest {
                 line += &format!(
                     " [disk bytes {} to {}]",
                     guest.start_bytes,
                     guest.start_bytes.saturating_add(guest.length_bytes)
                 );
+            }
+            if let Some(partition) = &record.partition {
+                line += &format!(" {partition}");
             }
             lines.push(line);
         }

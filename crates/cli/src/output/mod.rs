@@ -25,6 +25,17 @@ pub(crate) enum Style {
     Json,
 }
 
+/// What `--output` takes, where QEMU has a form of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OutputForm {
+    /// For people
+    Text,
+    /// As --json
+    Json,
+    /// With the keys of qemu-img
+    Qemu,
+}
+
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {

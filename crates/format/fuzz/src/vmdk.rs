@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use kiln_disk::{Budget, GuestOffset, Limits, MemorySource, Silent};
+use kiln_format::wrap::{Arriving, ByteStream, Wrapped};
 use kiln_format::{CheckScope, ExternalRef, OpenContext, Resolved, Resolver, Tolerance, vmdk as format};
 
 /// Whatever is asked for is the file itself: the shortest way to a loop.
@@ -32,7 +33,31 @@ pub(crate) fn vmdk(bytes: &[u8]) -> bool {
         walk(image.as_ref());
         let _ = image.check(CheckScope::Data, &Silent);
     }
+    stream(bytes);
     opened
+}
+
+/// Bytes that come once.
+struct Once(Vec<u8>, usize);
+
+impl ByteStream for Once {
+    fn read_some(&mut self, buf: &mut [u8]) -> kiln_disk::Result<usize> {
+        let len = buf.len().min(self.0.len() - self.1).min(5000);
+        buf[..len].copy_from_slice(&self.0[self.1..self.1 + len]);
+        self.1 += len;
+        Ok(len)
+    }
+}
+
+/// Reads the bytes front to back, up to their first fault.
+fn stream(bytes: &[u8]) {
+    let stream = Box::new(Once(bytes.to_vec(), 0));
+    let file = Arriving { stream, label: "x".to_owned(), byte_len: None, ends: None };
+    let Ok(wrapped) = Wrapped::arriving(file, 1) else { return };
+    let Some(facts) = wrapped.streamed() else { return };
+    if let Ok(disk) = wrapped.into_disk(facts.disk_bytes) {
+        let _ = disk.finish();
+    }
 }
 
 /// A bounded walk that holds the disk to its laws.

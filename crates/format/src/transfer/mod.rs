@@ -6,8 +6,10 @@
 
 mod engine;
 mod file;
+mod measure;
 mod stream;
 
 pub use engine::{Job, Outcome, write_container};
 pub use file::{FilePlan, Likeness, OutputProblem, read_back, stage_file, write_file};
+pub use measure::{MeasurePlan, Measured, measure};
 pub use stream::{spool_input, write_stream};

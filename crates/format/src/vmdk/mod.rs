@@ -18,6 +18,7 @@ mod layout;
 mod open;
 mod problem;
 mod sparse;
+pub(crate) mod streamed;
 mod tail;
 mod write;
 

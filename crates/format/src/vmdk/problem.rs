@@ -118,6 +118,12 @@ pub enum VmdkProblem {
         /// Why not.
         why: &'static str,
     },
+    /// The tables at the end of a stream do not tell of the grains that went by.
+    #[error("the tables at the end of the stream and its markers differ about grain {grain}")]
+    StreamDiffers {
+        /// Index of the first grain in question.
+        grain: u64,
+    },
     /// No descriptor where the header says that there is one.
     #[error("the file has no descriptor, so it is a part of a disk, not a disk")]
     DescriptorMissing,
@@ -223,6 +229,7 @@ impl Problem for VmdkProblem {
             Self::Marker { .. } => "vmdk.grain.marker",
             Self::MarkerSize { .. } => "vmdk.grain.marker-size",
             Self::Decode { .. } => "vmdk.grain.decode",
+            Self::StreamDiffers { .. } => "vmdk.stream.differs",
             Self::DescriptorMissing => "vmdk.descriptor.missing",
             Self::DescriptorLong { .. } => "vmdk.descriptor.long",
             Self::DescriptorLine { .. } => "vmdk.descriptor.line",
@@ -250,7 +257,10 @@ impl Problem for VmdkProblem {
             Self::DescriptorMissing => {
                 "name the descriptor instead: the small .vmdk file of the same disk, without -s001 in its name"
             }
-            Self::DescriptorHidden | Self::DescriptorTwice { .. } | Self::Extents { .. } => {
+            Self::DescriptorHidden
+            | Self::DescriptorTwice { .. }
+            | Self::Extents { .. }
+            | Self::StreamDiffers { .. } => {
                 "programs would read different disks from this file; convert it where it was made"
             }
             Self::ExtentShort { .. } => "get the extent again and compare its length with the original's",

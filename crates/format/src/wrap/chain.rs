@@ -7,18 +7,42 @@ use kiln_disk::{ByteSource, Error, FileSource, Observer, Result};
 
 use super::disk::StreamDisk;
 use super::input::{ByteStream, SourceStream, read_full};
-use super::{MAX_DEPTH, Wrapper, by_id, spool};
+use super::{MAX_DEPTH, Wrapper, by_id, length, spool};
+use crate::facts::Facts;
 use crate::identify::{Identity, identify, judge};
 use crate::table::ProbeInput;
+use crate::vmdk;
 
-/// A compressed file, open at the beginning of its content.
+/// A file, open at the beginning of what is inside its wrappers.
 pub struct Wrapped {
     wrappers: Vec<&'static Wrapper>,
     head: Vec<u8>,
     /// Whether `head` is all there is.
     whole: bool,
     rest: Box<dyn ByteStream>,
-    source: Arc<dyn ByteSource>,
+    outside: Outside,
+}
+
+/// A file that comes once, front to back: from a pipe or from a server.
+pub struct Arriving {
+    /// Its bytes.
+    pub stream: Box<dyn ByteStream>,
+    /// Its name in messages.
+    pub label: String,
+    /// Its length in bytes, when that is told in advance.
+    pub byte_len: Option<u64>,
+    /// A way to read some bytes of it out of turn, its last ones above all: for claims, never for content.
+    pub ends: Option<Arc<dyn ByteSource>>,
+}
+
+/// What is known of the file around everything.
+struct Outside {
+    label: String,
+    byte_len: Option<u64>,
+    /// A way to read any of it.
+    source: Option<Arc<dyn ByteSource>>,
+    /// Its first bytes, of a file that only comes once.
+    head: Vec<u8>,
 }
 
 /// What one wrapper may give for another inside it, beyond 64 bytes for each byte of the file. Compressed data does
@@ -33,45 +57,64 @@ impl Wrapped {
     /// `wrap.members`); [`Error::Io`].
     pub fn open(source: &Arc<dyn ByteSource>, threads: usize) -> Result<Option<Self>> {
         let Identity::Foreign(foreign) = identify(source.as_ref())? else { return Ok(None) };
-        let Some(mut wrapper) = by_id(foreign.id) else { return Ok(None) };
+        let Some(wrapper) = by_id(foreign.id) else { return Ok(None) };
+        let outside = Outside {
+            label: source.label().to_owned(),
+            byte_len: Some(source.byte_len()),
+            source: Some(Arc::clone(source)),
+            head: Vec::new(),
+        };
+        let stream = Box::new(SourceStream::new(Arc::clone(source)));
+        Self::through(Some(wrapper), (Vec::new(), true, stream), outside, threads).map(Some)
+    }
+
+    /// Looks through the wrappers of a file that comes once; it may have none.
+    ///
+    /// # Errors
+    /// As [`Wrapped::open`].
+    pub fn arriving(file: Arriving, threads: usize) -> Result<Self> {
+        let Arriving { mut stream, label, byte_len, ends } = file;
+        let (head, whole) = read_head(stream.as_mut())?;
+        let byte_len = if whole { u64::try_from(head.len()).ok() } else { byte_len };
+        let outside = Outside { label, byte_len, source: ends, head: head.clone() };
+        let Some(wrapper) = wrapper_of(&judge_head(&head, whole)) else {
+            return Self::through(None, (head, whole, stream), outside, threads);
+        };
+        // Nobody has seen its end yet.
+        let content = Replay { head, given: 0, rest: stream };
+        let watched = Middle { content, wrapper, watch: Watch::default(), allowed: u64::MAX };
+        Self::through(Some(wrapper), (Vec::new(), true, Box::new(watched)), outside, threads)
+    }
+
+    /// Takes off `wrapper` and what is inside it. `content`: what was read ahead, whether that is all, the rest.
+    fn through(
+        wrapper: Option<&'static Wrapper>,
+        content: (Vec<u8>, bool, Box<dyn ByteStream>),
+        outside: Outside,
+        threads: usize,
+    ) -> Result<Self> {
         let mut wrappers = Vec::new();
-        let mut stream: Box<dyn ByteStream> = Box::new(SourceStream::new(Arc::clone(source)));
-        loop {
+        let mut next = wrapper;
+        let (mut head, mut whole, mut stream) = content;
+        while let Some(wrapper) = next {
             if wrappers.len() >= MAX_DEPTH {
-                return Err(too_deep(source.label()));
+                return Err(too_deep(&outside.label));
+            }
+            if !wrappers.is_empty() {
+                let file_len = outside.byte_len.unwrap_or(0);
+                stream = Box::new(Middle {
+                    content: Replay { head, given: 0, rest: stream },
+                    wrapper,
+                    watch: Watch::default(),
+                    allowed: file_len.saturating_mul(64).saturating_add(INNER_SLACK),
+                });
             }
             wrappers.push(wrapper);
             stream = (wrapper.open)(stream, threads)?;
-            let mut head = vec![0; ProbeInput::HEAD_LEN];
-            let len = read_full(stream.as_mut(), &mut head)?;
-            let whole = len < head.len();
-            head.truncate(len);
-            let inner = match judge_head(&head, whole) {
-                Identity::Foreign(foreign) => by_id(foreign.id),
-                _ => None,
-            };
-            match inner {
-                None => {
-                    return Ok(Some(Self {
-                        wrappers,
-                        head,
-                        whole,
-                        rest: stream,
-                        source: Arc::clone(source),
-                    }));
-                }
-                Some(inner) => {
-                    let allowed = source.byte_len().saturating_mul(64).saturating_add(INNER_SLACK);
-                    stream = Box::new(Middle {
-                        content: Replay { head, given: 0, rest: stream },
-                        wrapper: inner,
-                        watch: Watch::default(),
-                        allowed,
-                    });
-                    wrapper = inner;
-                }
-            }
+            (head, whole) = read_head(stream.as_mut())?;
+            next = wrapper_of(&judge_head(&head, whole));
         }
+        Ok(Self { wrappers, head, whole, rest: stream, outside })
     }
 
     /// Ids of the wrappers, the outermost first.
@@ -93,8 +136,8 @@ impl Wrapped {
         judge_head(&self.head, self.whole)
     }
 
-    /// The length of the content, when a single wrapper tells it. A claim: [`StreamDisk`] holds it against the
-    /// truth.
+    /// The length of the content, when the file or a single wrapper tells it. A claim: [`StreamDisk`] holds it
+    /// against the truth.
     ///
     /// # Errors
     /// [`Error::Io`]; structures that cannot be read give `None`.
@@ -102,10 +145,41 @@ impl Wrapped {
         if self.whole {
             return Ok(u64::try_from(self.head.len()).ok());
         }
-        match self.wrappers.as_slice() {
-            [only] => (only.content_len)(self.source.as_ref(), &self.head),
+        match (self.wrappers.as_slice(), &self.outside.source) {
+            ([], _) => Ok(self.outside.byte_len),
+            ([only], Some(source)) if self.outside.head.is_empty() => {
+                (only.content_len)(source.as_ref(), &self.head)
+            }
+            ([only], source) => length::early(only.id, &self.outside.head, &self.head, source.as_deref()),
             _ => Ok(None),
         }
+    }
+
+    /// The disk, when the content is a container that can be read as a stream: what it says of itself.
+    #[must_use]
+    pub fn streamed(&self) -> Option<Facts> {
+        let plan = self.stream_plan()?;
+        Some(Facts { file_bytes: self.outside.byte_len.unwrap_or(0), ..plan.facts().clone() })
+    }
+
+    fn stream_plan(&self) -> Option<vmdk::streamed::Plan> {
+        match self.identity() {
+            Identity::Container { format, .. } if *format == vmdk::FORMAT => {
+                vmdk::streamed::Plan::read(&self.head)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether [`Wrapped::head`] is all of the content.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The content behind [`Wrapped::head`].
+    pub(super) fn into_rest(self) -> Box<dyn ByteStream> {
+        self.rest
     }
 
     /// All of the content, from its first byte.
@@ -119,16 +193,35 @@ impl Wrapped {
     /// [`Error::Malformed`] with a [`super::WrapProblem`]; [`Error::Refused`] (`wrap.too-long`); [`Error::Io`];
     /// [`Error::Cancelled`].
     pub fn spool(self, dir: &Path, max_len: u64, observer: &dyn Observer) -> Result<FileSource> {
-        let label = self.source.label().to_owned();
+        let label = self.outside.label.clone();
         spool::spool(self.into_stream(), label, dir, max_len, observer)
     }
 
-    /// The content as a disk of `disk_len` bytes that is read once, front to back.
+    /// The content as a disk of `disk_len` bytes that is read once, front to back: that of [`Wrapped::streamed`], or
+    /// the bytes themselves.
     ///
     /// # Errors
     /// [`Error::Io`] when no thread can be started.
     pub fn into_disk(self, disk_len: u64) -> Result<StreamDisk> {
-        StreamDisk::new(self.into_stream(), disk_len)
+        match self.stream_plan() {
+            Some(plan) => StreamDisk::new(plan.open(self.into_stream()), disk_len),
+            None => StreamDisk::new(self.into_stream(), disk_len),
+        }
+    }
+}
+
+fn read_head(stream: &mut dyn ByteStream) -> Result<(Vec<u8>, bool)> {
+    let mut head = vec![0; ProbeInput::HEAD_LEN];
+    let len = read_full(stream, &mut head)?;
+    let whole = len < head.len();
+    head.truncate(len);
+    Ok((head, whole))
+}
+
+fn wrapper_of(identity: &Identity) -> Option<&'static Wrapper> {
+    match identity {
+        Identity::Foreign(foreign) => by_id(foreign.id),
+        _ => None,
     }
 }
 
@@ -187,6 +280,15 @@ impl Watch {
         let old = self.tail.len().saturating_sub(keep);
         self.tail.drain(..old.min(self.tail.len()));
         self.tail.extend_from_slice(fresh);
+    }
+
+    /// The same for `len` zeros that are in no buffer.
+    pub(super) fn saw_zeros(&mut self, len: u64) {
+        const ZEROS: [u8; ProbeInput::TAIL_LEN] = [0; ProbeInput::TAIL_LEN];
+        let kept = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+        self.saw(ZEROS.get(..kept).unwrap_or_default());
+        let rest = len.saturating_sub(u64::try_from(kept).unwrap_or(len));
+        self.len = self.len.saturating_add(rest);
     }
 }
 

@@ -179,19 +179,24 @@ impl Drop for Alarm<'_> {
 fn decode(mut stream: Box<dyn ByteStream>, shared: &Shared, max_len: u64) -> Result<End> {
     let mut watch = Watch::default();
     loop {
+        let zeros = stream.skip_zeros(PIECE_LEN)?;
+        if zeros > 0 {
+            watch.saw_zeros(zeros);
+            confirm_len(watch.len, max_len)?;
+            let mut state = shared.lock();
+            if state.closed {
+                return Err(Error::Cancelled);
+            }
+            state.known = watch.len;
+            drop(state);
+            shared.changed.notify_all();
+            continue;
+        }
         let mut buffer = shared.pool.take();
         let len = read_full(stream.as_mut(), &mut buffer)?;
         let bytes = buffer.get(..len).unwrap_or_default();
         watch.saw(bytes);
-        if watch.len > max_len {
-            return Err(Error::Refused {
-                code: "wrap.too-long",
-                what: "bytes of what is inside".to_owned(),
-                asked: watch.len,
-                allowed: max_len,
-                hint: "allow a larger disk with --max-size, if you expect one",
-            });
-        }
+        confirm_len(watch.len, max_len)?;
         if len == 0 {
             return Ok(End { len: watch.len, tail: watch.tail });
         }
@@ -215,6 +220,19 @@ fn decode(mut stream: Box<dyn ByteStream>, shared: &Shared, max_len: u64) -> Res
     }
 }
 
+fn confirm_len(len: u64, allowed: u64) -> Result<()> {
+    if len <= allowed {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        code: "wrap.too-long",
+        what: "bytes of what is inside".to_owned(),
+        asked: len,
+        allowed,
+        hint: "allow a larger disk with --max-size, if you expect one",
+    })
+}
+
 /// The same error once more: several threads may wait for the same bytes.
 fn again(error: &Error) -> Error {
     match error {
@@ -227,14 +245,17 @@ fn again(error: &Error) -> Error {
                 std::io::Error::from_raw_os_error,
             ),
         },
-        Error::Malformed { structure, at, .. } => match error.problem::<super::WrapProblem>() {
-            Some(problem) => Error::malformed(structure, *at, *problem),
-            None => Error::Unsupported {
-                code: error.code(),
-                feature: error.to_string(),
-                hint: error.hint().unwrap_or(""),
-            },
-        },
+        Error::Malformed { structure, at, .. } => {
+            match (error.problem::<super::WrapProblem>(), error.problem::<crate::vmdk::VmdkProblem>()) {
+                (Some(problem), _) => Error::malformed(structure, *at, *problem),
+                (None, Some(problem)) => Error::malformed(structure, *at, problem.clone()),
+                (None, None) => Error::Unsupported {
+                    code: error.code(),
+                    feature: error.to_string(),
+                    hint: error.hint().unwrap_or(""),
+                },
+            }
+        }
         Error::Unsupported { code, feature, hint } => {
             Error::Unsupported { code, feature: feature.clone(), hint }
         }

@@ -14,13 +14,22 @@ pub trait ByteStream: Send {
     /// # Errors
     /// Whatever the bytes come from; the stream is then of no further use.
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize>;
+
+    /// Passes over zeros that need not be produced to be known: answers how many bytes, a multiple of `unit`; 0 when
+    /// less than one unit of them is next, or when nobody knows.
+    ///
+    /// # Errors
+    /// As [`ByteStream::read_some`].
+    fn skip_zeros(&mut self, _unit: u64) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// Fills `buf` as far as the stream goes; answers how far.
 ///
 /// # Errors
 /// As [`ByteStream::read_some`].
-pub(super) fn read_full(stream: &mut dyn ByteStream, buf: &mut [u8]) -> Result<usize> {
+pub(crate) fn read_full(stream: &mut dyn ByteStream, buf: &mut [u8]) -> Result<usize> {
     let mut filled = 0_usize;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match stream.read_some(rest)? {
@@ -32,13 +41,13 @@ pub(super) fn read_full(stream: &mut dyn ByteStream, buf: &mut [u8]) -> Result<u
 }
 
 /// A source from its first byte to its last.
-pub(super) struct SourceStream {
+pub(crate) struct SourceStream {
     source: Arc<dyn ByteSource>,
     at: u64,
 }
 
 impl SourceStream {
-    pub(super) fn new(source: Arc<dyn ByteSource>) -> Self {
+    pub(crate) fn new(source: Arc<dyn ByteSource>) -> Self {
         Self { source, at: 0 }
     }
 }
@@ -57,7 +66,7 @@ impl ByteStream for SourceStream {
 const BUFFER_LEN: usize = 256 << 10;
 
 /// A stream with a look ahead and a place.
-pub(super) struct Input {
+pub(crate) struct Input {
     stream: Box<dyn ByteStream>,
     buffer: PageBuffer,
     start: usize,
@@ -67,12 +76,12 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(stream: Box<dyn ByteStream>) -> Self {
+    pub(crate) fn new(stream: Box<dyn ByteStream>) -> Self {
         Self { stream, buffer: PageBuffer::new(BUFFER_LEN), start: 0, end: 0, at: 0, ended: false }
     }
 
     /// The place of the next byte.
-    pub(super) fn at(&self) -> FileOffset {
+    pub(crate) fn at(&self) -> FileOffset {
         FileOffset::new(self.at)
     }
 
@@ -82,12 +91,12 @@ impl Input {
     }
 
     /// At least one byte, or none at the end.
-    pub(super) fn fill(&mut self) -> Result<&[u8]> {
+    pub(crate) fn fill(&mut self) -> Result<&[u8]> {
         self.look(1)
     }
 
     /// At least `wanted` bytes (of what the buffer holds at most), or all that are left.
-    pub(super) fn look(&mut self, wanted: usize) -> Result<&[u8]> {
+    pub(crate) fn look(&mut self, wanted: usize) -> Result<&[u8]> {
         let wanted = wanted.min(BUFFER_LEN);
         while !self.ended && self.ready().len() < wanted {
             if self.start > 0 {
@@ -105,7 +114,7 @@ impl Input {
     }
 
     /// Passes over bytes that were looked at.
-    pub(super) fn consume(&mut self, len: usize) {
+    pub(crate) fn consume(&mut self, len: usize) {
         let len = len.min(self.ready().len());
         self.start = self.start.saturating_add(len);
         self.at = self.at.saturating_add(u64::try_from(len).unwrap_or(0));

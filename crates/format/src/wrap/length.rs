@@ -7,8 +7,27 @@ use kiln_disk::{ByteSource, FileOffset, Result};
 
 use super::lz4::content_size;
 use super::zst;
-use crate::completeness::mbr_partitions;
+use crate::partitions::primaries;
 use crate::wire::{bytes, le32, le64};
+
+/// What can be said of a file of which only the beginning has come: `outer` is its first bytes, `head` those of its
+/// content, `ends` a way to read its last bytes, if there is one. A single zstd frame is assumed; where a partition
+/// table says that the disk goes on, nothing is.
+pub(super) fn early(
+    wrapper: &str,
+    outer: &[u8],
+    head: &[u8],
+    ends: Option<&dyn ByteSource>,
+) -> Result<Option<u64>> {
+    let claim = match (wrapper, ends) {
+        ("gzip", Some(ends)) => gzip(ends, head)?,
+        ("xz", Some(ends)) => xz(ends)?,
+        ("zstd", _) => zstd_header(outer).map(|(_, content, _)| content),
+        ("lz4", _) => content_size(outer),
+        _ => None,
+    };
+    Ok(claim.filter(|claim| disk_end(head).is_none_or(|end| end <= *claim)))
+}
 
 /// The sum of all streams' indexes ("The .xz File Format" 2.1.2, 4), from the last to the first.
 pub(super) fn xz(source: &dyn ByteSource) -> Result<Option<u64>> {
@@ -184,8 +203,7 @@ fn disk_end(head: &[u8]) -> Option<u64> {
             return le64(header, 32)?.checked_add(1)?.checked_mul(sector);
         }
     }
-    let partitions = mbr_partitions(head)?;
-    partitions.iter().map(|(_, start, len)| start.saturating_add(*len).saturating_mul(512)).max()
+    primaries(head)?.iter().map(|entry| entry.end_bytes()).max()
 }
 
 /// `len` bytes from `at`, when they are in the file.

@@ -15,6 +15,7 @@ mod gzip;
 mod input;
 mod length;
 mod lz4;
+mod peek;
 mod problem;
 mod spool;
 mod xz;
@@ -22,9 +23,11 @@ mod zst;
 
 use kiln_disk::{ByteSource, Result};
 
-pub use chain::Wrapped;
+pub use chain::{Arriving, Wrapped};
 pub use disk::{Ending, StreamDisk};
 pub use input::ByteStream;
+pub(crate) use input::Input;
+pub use peek::{Peeked, peek};
 pub use problem::WrapProblem;
 pub use spool::{Place, Unwrapped, unwrap};
 

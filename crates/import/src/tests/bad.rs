@@ -125,7 +125,7 @@ fn empty_file_and_empty_pipe_are_refused() {
     let bench = Bench::new();
     let path = bench.file("empty", b"");
     assert_eq!(code(&bench, bench.request(&path, "a")), "import.empty");
-    let input = Input::Stream { reader: Box::new(std::io::empty()), file_name: None };
+    let input = Input::Stream { reader: Box::new(std::io::empty()), file_name: None, byte_len: None };
     assert_eq!(code(&bench, Request::new(input, "a".parse().unwrap())), "import.empty");
 }
 
@@ -248,14 +248,15 @@ impl Read for Broken {
 #[test]
 fn pipe_that_breaks_leaves_nothing() {
     let bench = Bench::new();
-    let input = Input::Stream { reader: Box::new(Broken(3)), file_name: None };
+    let input = Input::Stream { reader: Box::new(Broken(3)), file_name: None, byte_len: None };
     assert_eq!(code(&bench, Request::new(input, "a".parse().unwrap())), "io.failed");
 }
 
 #[test]
 fn pipe_that_the_plan_took_in_goes_with_the_plan() {
     let bench = Bench::new();
-    let input = Input::Stream { reader: Box::new(std::io::Cursor::new(disk(1))), file_name: None };
+    let input =
+        Input::Stream { reader: Box::new(std::io::Cursor::new(disk(1))), file_name: None, byte_len: None };
     let plan = plan(&bench.store, Request::new(input, "a".parse().unwrap()), &Silent).unwrap();
     assert_eq!(std::fs::read_dir(bench.store.path().join("staging")).unwrap().count(), 1);
     drop(plan);

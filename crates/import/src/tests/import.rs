@@ -82,7 +82,7 @@ fn pipe_gives_the_same_image_as_the_file() {
     let qcow2 = bench.container(&raw, "disk.qcow2", "qcow2", &[]);
     let from_file = bench.import(&qcow2, "file").manifest;
     let reader = Box::new(std::io::Cursor::new(std::fs::read(&qcow2).unwrap()));
-    let input = Input::Stream { reader, file_name: None };
+    let input = Input::Stream { reader, file_name: None, byte_len: None };
     let from_pipe = bench.run(Request::new(input, "pipe".parse().unwrap())).unwrap().manifest;
     assert_eq!(from_pipe.layers, from_file.layers);
     assert_eq!(from_pipe.source.digests, from_file.source.digests);

@@ -14,6 +14,7 @@ use crate::*;
 mod bad;
 mod export;
 mod import;
+mod target;
 
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,

@@ -235,6 +235,12 @@ pub(super) fn all() -> Vec<Row> {
         }
     }
     rows.push(Row {
+        job: "verify --deep of a qcow2, against sha256sum of the file".to_owned(),
+        kiln: "\"$KILN\" verify --deep disk.qcow2 --json".to_owned(),
+        peers: vec!["sha256sum disk.qcow2".to_owned()],
+        target: Target::Ratio(1.0),
+    });
+    rows.push(Row {
         job: "import of a raw file, against convert, sync and sha256sum".to_owned(),
         kiln: "\"$KILN\" import disk.raw --name bench:1 --store store".to_owned(),
         peers: PLAIN

@@ -110,6 +110,19 @@ pub(crate) struct ImportArgs {
 }
 
 impl ImportArgs {
+    /// Confirms that the guest can be looked at before it is stored: a pipe or a server gives its bytes once.
+    pub(crate) fn confirm(&self, source: &Path) -> Result<()> {
+        places(&self.targets)?;
+        if !self.targets.is_empty() && (is_dash(source) || source.to_string_lossy().contains("://")) {
+            return Err(CliError::usage(
+                "usage.guest-of-stream",
+                "--for needs a file: the guest of what comes once cannot be looked at before it is stored",
+                "import it without --for, then: kiln check --for TARGET IMAGE",
+            ));
+        }
+        Ok(())
+    }
+
     /// Holds the guest of a file against the places that were asked for.
     pub(crate) fn admit(
         &self,
@@ -121,13 +134,6 @@ impl ImportArgs {
         let places = places(&self.targets)?;
         if places.is_empty() {
             return Ok(Vec::new());
-        }
-        if is_dash(source) {
-            return Err(CliError::usage(
-                "usage.guest-of-pipe",
-                "--for needs a file: the guest of a pipe cannot be looked at before it is stored",
-                "import it without --for, then: kiln check --for TARGET IMAGE",
-            ));
         }
         let mut input = Input::open(source)?;
         input.unwrap(read, None, &session.reporter).about(&input.label)?;

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use kiln_disk::partition::Scheme;
-use kiln_disk::{Budget, Disk, Error as DiskError, Limits};
+use kiln_disk::{Budget, Limits};
 use kiln_guest::facts::Depth;
 use kiln_guest::{GuestReport, examine};
 
+use crate::input::{Input, SourceArgs};
 use crate::output::{Printer, ShortSize};
 
-/// Looks at the guest; an error of the disk is an answer as well.
-pub(crate) fn look(disk: &Arc<dyn Disk>) -> Result<GuestReport, DiskError> {
+/// Looks at the guest of a file; nothing when its disk cannot be read.
+pub(super) fn of(input: &Input, source: &SourceArgs) -> Option<GuestReport> {
+    let disk = crate::commands::check::guest::open(input, source).ok()?;
     let budget = Arc::new(Budget::new(Limits::INSPECT));
-    examine(std::slice::from_ref(disk), &budget, Depth::Full).map(|examination| examination.report)
+    examine(&[disk], &budget, Depth::Full).ok().map(|examination| examination.report)
 }
 
 /// The facts as lines of name and value, the most asked first.

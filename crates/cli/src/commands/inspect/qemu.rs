@@ -1,5 +1,6 @@
 //! The answer with the keys of `qemu-img info --output=json`, for scripts that have them.
 
+use kiln_format::qemu::name as qemu_name;
 use kiln_format::{ExternalRole, Facts};
 use serde_json::{Map, Value, json};
 
@@ -46,12 +47,6 @@ pub(super) fn info(input: &Input, facts: &Facts) -> Result<Value> {
     }
     record.insert("dirty-flag".into(), data_flag(facts, "dirty").into());
     Ok(record.into())
-}
-
-/// QEMU's name of a format is our id or one of its aliases; the alias that QEMU uses for VHD is "vpc".
-fn qemu_name(id: &'static str) -> &'static str {
-    let aliases = kiln_format::by_name(id).map_or(&[][..], |format| format.aliases);
-    aliases.iter().copied().find(|alias| *alias == "vpc").unwrap_or(id)
 }
 
 fn data_flag(facts: &Facts, name: &str) -> bool {

@@ -4,12 +4,14 @@ use kiln_disk::Limits;
 use kiln_disk::digest::{HashJob, hash_disk};
 use kiln_format::Tolerance;
 
+use super::super::key;
 use super::expect::{Expected, Verdict};
 use super::report::Report;
 use super::{Args, Other, compare};
 use crate::error::{CliError, Result};
 use crate::input::SourceArgs;
 use crate::judge::Judgement;
+use crate::output::RangeRecord;
 use crate::session::Session;
 use crate::subject::{StoredImage, Subject};
 
@@ -23,12 +25,28 @@ pub(super) fn verify(
     refuse_words_about_files(args)?;
     let manifest = &stored.manifest;
     let found = kiln_import::verify_image(&stored.store, manifest, &session.reporter)?;
-    let judgement = Judgement::from_findings(&found.findings);
+    let mut judgement = Judgement::from_findings(&found.findings);
     let subject = Subject::Image(Box::new(stored.clone()));
     let open = || {
         let (input, own) = subject.open(&SourceArgs::default(), session)?;
         input.image(&own, &input.context(&own, Tolerance::Strict, Limits::STANDARD)?)
     };
+    let mut layout = None;
+    let mut unreadable = None;
+    if args.deep || !found.damaged.is_empty() {
+        layout = open().ok().and_then(|image| kiln_format::partitions::Layout::read(image.as_ref()).ok());
+    }
+    if args.deep {
+        let (input, own) = subject.open(&SourceArgs::default(), session)?;
+        let context = input.context(&own, Tolerance::Damaged, Limits::STANDARD)?;
+        let job = kiln_format::deep::DeepJob::default();
+        let file = input.file.as_ref();
+        let report =
+            kiln_format::deep::verify(file, input.source(), own.choice()?, &context, job, &session.reporter)?;
+        unreadable = Some(report.unreadable);
+        judgement = Judgement::of_report(report.check);
+        judgement.add(&found.findings);
+    }
     let raw = if args.raw_digest && found.content.is_some() {
         let job = HashJob { raw: true, ..HashJob::default() };
         hash_disk(open()?.as_ref(), job, &session.reporter)?.raw
@@ -59,8 +77,17 @@ pub(super) fn verify(
         data_bytes: None,
         transport: Vec::new(),
         verdicts,
-        damaged: found.damaged,
+        damaged: found.damaged.iter().map(|range| RangeRecord::placed(*range, layout.as_ref())).collect(),
+        unreadable,
         against,
+        // Damage of their file is a finding already.
+        signatures: match key::signatures(&stored.store, manifest) {
+            Err(error) if matches!(error.code(), "store.signatures.damaged" | "store.signatures.version") => {
+                Vec::new()
+            }
+            other => other?,
+        },
+        require_signature: args.require_signature,
     })
 }
 

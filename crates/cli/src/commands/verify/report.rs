@@ -3,8 +3,10 @@
 use kiln_catalog::ImageId;
 use kiln_disk::GuestRange;
 use kiln_disk::digest::{ContentDigest, Digest};
+use kiln_format::partitions::Layout;
 use serde::Serialize;
 
+use super::super::key::SignatureLine;
 use super::expect::Verdict;
 use crate::error::Result;
 use crate::judge::Judgement;
@@ -29,8 +31,13 @@ pub(super) struct Report {
     pub(super) transport: Vec<Digest>,
     pub(super) verdicts: Vec<Verdict>,
     /// Blocks that differ from a list of block digests.
-    pub(super) damaged: Vec<GuestRange>,
+    pub(super) damaged: Vec<RangeRecord>,
+    /// Parts that cannot be read, when all of the disk was tried.
+    pub(super) unreadable: Option<Vec<GuestRange>>,
     pub(super) against: Option<Against>,
+    pub(super) signatures: Vec<SignatureLine>,
+    /// Whether one of them must be by a trusted key.
+    pub(super) require_signature: bool,
 }
 
 /// The comparison with another disk.
@@ -40,7 +47,7 @@ pub(super) struct Against {
     pub(super) disk_bytes: u64,
     pub(super) content: ContentDigest,
     pub(super) same: bool,
-    pub(super) differing: Vec<GuestRange>,
+    pub(super) differing: Vec<RangeRecord>,
 }
 
 #[derive(Serialize)]
@@ -59,8 +66,18 @@ struct Record<'a> {
     file_digests: &'a [Digest],
     comparisons: Vec<VerdictRecord<'a>>,
     findings: &'a [FindingRecord],
-    damaged: Vec<RangeRecord>,
+    damaged: &'a [RangeRecord],
+    /// Whether everything was read and decoded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deep: bool,
+    /// Of a deep look: the disk's partitions, and what of the disk cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layout: Option<&'a Layout>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<Vec<RangeRecord>>,
     against: Option<AgainstRecord<'a>>,
+    /// Signatures of the image's record.
+    signatures: &'a [SignatureLine],
 }
 
 #[derive(Serialize)]
@@ -79,7 +96,7 @@ struct AgainstRecord<'a> {
     disk_bytes: u64,
     content_digest: ContentDigest,
     same: bool,
-    differing: Vec<RangeRecord>,
+    differing: &'a [RangeRecord],
 }
 
 impl Report {
@@ -90,6 +107,12 @@ impl Report {
             && self.damaged.is_empty()
             && self.verdicts.iter().all(Verdict::matches)
             && self.against.as_ref().is_none_or(|against| against.same)
+            && !self.lacks_signature()
+    }
+
+    /// Whether a signature is required and there is none by a trusted key.
+    fn lacks_signature(&self) -> bool {
+        self.require_signature && !self.signatures.iter().any(|signature| signature.trusted)
     }
 
     pub(super) fn print(&self, out: &mut Printer) -> Result<()> {
@@ -124,8 +147,25 @@ impl Report {
                 );
             }
         }
+        for signature in &self.signatures {
+            out.field("signed by", signature.words());
+        }
+        if self.signatures.is_empty() && self.require_signature {
+            out.field("signed by", "nobody");
+        }
+        if let (Some(_), Some(layout)) = (&self.unreadable, self.layout()) {
+            out.field("partitions", layout.scheme.words());
+            for partition in &layout.partitions {
+                let size = ShortSize(partition.length_bytes);
+                out.field("", format!("{partition}, {size} from byte {}", partition.start_bytes));
+            }
+        }
         for line in self.judgement.lines() {
             out.line(&line);
+        }
+        if let Some(lost) = self.unreadable.as_ref().filter(|lost| !lost.is_empty()) {
+            let bytes = lost.iter().map(|range| range.len).fold(0, u64::saturating_add);
+            out.field("LOST", format!("{} in {} places cannot be read", Size(bytes), lost.len()));
         }
         print_ranges(out, "DAMAGED", &self.damaged);
         if let Some(against) = &self.against {
@@ -133,6 +173,10 @@ impl Report {
         }
         out.field("answer", self.answer());
         Ok(())
+    }
+
+    fn layout(&self) -> Option<&Layout> {
+        self.judgement.layout.as_ref()
     }
 
     fn print_against(&self, against: &Against, out: &mut Printer) {
@@ -152,8 +196,12 @@ impl Report {
         let differs = self.against.as_ref().is_some_and(|against| !against.same);
         match (self.intact(), self.content) {
             (true, _) if self.against.is_some() => "intact, and the same disk",
+            (true, _) if self.verdicts.is_empty() && self.unreadable.is_some() => {
+                "intact: all of it was read and decoded"
+            }
             (true, _) if self.verdicts.is_empty() => "intact: the structure is sound",
             (true, _) => "intact: the structure is sound and the digests match",
+            (false, Some(_)) if self.lacks_signature() => "NOT signed by a trusted key",
             (false, None) => "NOT intact: see the findings above",
             (false, Some(_)) if !self.damaged.is_empty() => "NOT intact: the blocks above differ",
             (false, Some(_)) if differs => "NOT the same disk",
@@ -187,32 +235,41 @@ impl Report {
                 })
                 .collect(),
             findings: &self.judgement.findings,
-            damaged: self.damaged.iter().map(|range| (*range).into()).collect(),
+            damaged: &self.damaged,
+            deep: self.unreadable.is_some(),
+            layout: self.layout().filter(|_| self.unreadable.is_some()),
+            unreadable: self.unreadable.as_ref().map(|ranges| {
+                ranges.iter().map(|range| RangeRecord::placed(*range, self.layout())).collect()
+            }),
             against: self.against.as_ref().map(|against| AgainstRecord {
                 path: &against.path,
                 format: against.format,
                 disk_bytes: against.disk_bytes,
                 content_digest: against.content,
                 same: against.same,
-                differing: against.differing.iter().map(|range| (*range).into()).collect(),
+                differing: &against.differing,
             }),
+            signatures: &self.signatures,
         }
     }
 }
 
-fn print_ranges(out: &mut Printer, word: &str, ranges: &[GuestRange]) {
+pub(crate) fn print_ranges(out: &mut Printer, word: &str, ranges: &[RangeRecord]) {
     for range in ranges.iter().take(RANGES_SHOWN) {
-        let end = range.start.saturating_add(range.len);
-        out.field(
-            word,
-            format!(
-                "disk bytes {} to {} ({}, from {})",
-                range.start.get(),
-                end.get(),
-                ShortSize(range.len),
-                range.start
-            ),
+        let mut line = format!(
+            "disk bytes {} to {} ({}, from {:#x})",
+            range.start_bytes,
+            range.start_bytes.saturating_add(range.length_bytes),
+            ShortSize(range.length_bytes),
+            range.start_bytes
         );
+        if let Some(at) = range.offset_bytes {
+            line += &format!(", file byte {at}");
+        }
+        if let Some(partition) = &range.partition {
+            line += &format!(", {partition}");
+        }
+        out.field(word, line);
     }
     if let Some(rest) = ranges.len().checked_sub(RANGES_SHOWN).filter(|rest| *rest > 0) {
         out.field("", format!("and {rest} more ranges; --json lists all"));
