@@ -261,3 +261,22 @@ fn fat_trees_are_the_ones_that_mtools_wrote() {
         same(&image, Content::Fat, by_kernel(&tree));
     }
 }
+
+/// The journal of a file system without checksums of its metadata holds changes; what is on the disk is read.
+#[test]
+fn dirty_file_system_of_an_older_system_is_read_without_its_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, tree) = (dir.path().join("image"), dir.path().join("tree"));
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("file"), "here").unwrap();
+    std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    let words = ["-q", "-F", "-t", "ext3", "-d", tree.to_str().unwrap(), image.to_str().unwrap()];
+    tool("mke2fs", &words);
+    tool("debugfs", &["-w", "-R", "feature needs_recovery", image.to_str().unwrap()]);
+    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let probed = probe(disk.as_ref()).unwrap();
+    assert_eq!(probed.state, Some(kiln_guest::volume::FsState::NeedsRecovery));
+    let fs = open(&disk, Content::Ext, &Root::Default).unwrap();
+    let mut buf = [0; 4];
+    assert_eq!((fs.read(b"/file", 0, &mut buf).unwrap(), &buf), (4, b"here"));
+}

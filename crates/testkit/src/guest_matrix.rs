@@ -89,7 +89,8 @@ impl Copied {
 
     /// What debugfs answers to one question; what it complains about is not heard.
     fn ask(&self, question: &str) -> Vec<u8> {
-        let output = Command::new("debugfs").args(["-R", question, &self.device()]).env("PATH", path()).output();
+        let output =
+            Command::new("debugfs").args(["-R", question, &self.device()]).env("PATH", path()).output();
         output.expect("debugfs runs").stdout
     }
 
@@ -421,9 +422,9 @@ pub static CASES: &[Case] = &[
     case!("machine-id", Bios, KVM, WARN, Some(("sec.machine-id", "hygiene", "/etc/machine-id")), true, false,
         |disk| disk.write("/etc/machine-id", b"0123456789abcdef0123456789abcdef\n")),
     case!("private-key", Bios, KVM, WARN, Some(("sec.authkeys", "hygiene", "/root/.ssh/id_ed25519")), true, false,
-        |disk| { disk.debugfs("mkdir /root/.ssh"); disk.write("/root/.ssh/id_ed25519", b"-----BEGIN OPENSSH PRIVATE KEY-----\n"); }),
+        |disk| disk.write("/root/.ssh/id_ed25519", b"-----BEGIN OPENSSH PRIVATE KEY-----\n")),
     case!("dirty-journal", Bios, KVM, GOOD, Some(("fs.clean", "advice", "135266304")), true, false,
-        |disk| { disk.debugfs("feature needs_recovery"); }),
+        |disk| { disk.debugfs("jo -c -v 3\njw -r 1999999\njc"); }),
     case!("full-disk", Bios, KVM, WARN, Some(("fs.space", "no_login", "135266304")), true, false,
         |disk| { disk.debugfs("ssv free_blocks_count 100\nssv r_blocks_count 0"); }),
 ];

@@ -123,7 +123,7 @@ struct Header {
 /// Looks for a GPT of 512- and of 4096-byte sectors; `None` when no copy is anywhere. Faults of both copies are kept.
 pub(super) fn find(disk: &dyn Disk, faults: &mut Vec<TableFault>) -> Result<Option<Found>> {
     for sector_len in [512_u64, 4096] {
-        let last = (disk.disk_len() / sector_len).saturating_sub(1);
+        let last = disk.disk_len().checked_div(sector_len).unwrap_or(0).saturating_sub(1);
         if last < 3 {
             continue;
         }

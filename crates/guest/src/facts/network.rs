@@ -229,10 +229,10 @@ fn ifcfg(tree: &Tree, found: &mut Vec<Interface>) {
                 let (value, seen) = (unquoted(value.trim()), Seen::line(path.clone(), number));
                 match key.trim() {
                     "BOOTPROTO" if value.eq_ignore_ascii_case("dhcp") || value.starts_with("dhcp") => {
-                        fresh.dhcp = true
+                        fresh.dhcp = true;
                     }
                     "IPADDR" | "IPADDR0" if !value.is_empty() => {
-                        fresh.address = Some((value.to_owned(), seen))
+                        fresh.address = Some((value.to_owned(), seen));
                     }
                     "HWADDR" | "MACADDR" if !value.is_empty() => fresh.mac = Some((value.to_owned(), seen)),
                     "DEVICE" => value.clone_into(&mut fresh.name),

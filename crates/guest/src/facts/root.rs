@@ -54,8 +54,11 @@ pub(super) fn told(error: &FsError) -> String {
     format!("{error}{}", cause.unwrap_or_default())
 }
 
-/// The root in a volume, with how much speaks for it.
-fn root_of(volume: &Volume) -> Result<Option<(Box<dyn FileSystem>, u32)>, FsError> {
+/// A file system, and how much speaks for its being a root.
+type Ranked = (Box<dyn FileSystem>, u32);
+
+/// The root in a volume.
+fn root_of(volume: &Volume) -> Result<Option<Ranked>, FsError> {
     let fs = open(&volume.disk, volume.probed.content, &Root::Default)?;
     if let Some(rank) = rank(fs.as_ref()) {
         return Ok(Some((fs, rank)));

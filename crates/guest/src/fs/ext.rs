@@ -17,20 +17,44 @@ pub(super) struct Ext {
     open: RefCell<Option<(Vec<u8>, File)>>,
 }
 
-impl Ext4Read for Bytes {
+/// The disk, with or without the superblock's word that its journal is to be replayed.
+struct Reader {
+    bytes: Bytes,
+    without_journal: bool,
+}
+
+/// The byte of s_feature_incompat that holds RECOVER, 0x4.
+const INCOMPAT_AT: u64 = 1024 + 0x60;
+
+impl Ext4Read for Reader {
     fn read(
         &mut self,
         at: u64,
         buf: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        Ok(self.fill(at, buf)?)
+        self.bytes.fill(at, buf)?;
+        let flag = INCOMPAT_AT.checked_sub(at).and_then(|at| usize::try_from(at).ok());
+        if let (true, Some(byte)) = (self.without_journal, flag.and_then(|flag| buf.get_mut(flag))) {
+            *byte &= !0x4;
+        }
+        Ok(())
     }
 }
 
 impl Ext {
     pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Self> {
+        match Self::load(disk, false) {
+            // Journals without checksums (ext3, ext4 of older systems) are not replayed by the reader. What is on the
+            // disk itself is then read; `Probed::state` says that the journal holds more.
+            Err(FsError::Unsupported(why)) if why.contains("journal") => Self::load(disk, true),
+            other => other,
+        }
+    }
+
+    fn load(disk: &Arc<dyn Disk>, without_journal: bool) -> Result<Self> {
         let (bytes, failure) = Bytes::new(disk);
-        let fs = guarded(|| Ext4::load(Box::new(bytes)).map_err(|error| told(error, &failure)))?;
+        let reader = Reader { bytes, without_journal };
+        let fs = guarded(|| Ext4::load(Box::new(reader)).map_err(|error| told(error, &failure)))?;
         Ok(Self { fs, failure, open: RefCell::new(None) })
     }
 

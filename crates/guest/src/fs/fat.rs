@@ -174,7 +174,8 @@ impl Fat {
             self.disk.read_guest(GuestOffset::new(self.geometry.root_at), &mut table)?;
             return Ok(table);
         }
-        let most = u64::try_from(MAX_ENTRIES).unwrap_or(0).saturating_mul(32) / self.geometry.cluster.max(1);
+        let table_len = u64::try_from(MAX_ENTRIES).unwrap_or(0).saturating_mul(32);
+        let most = table_len.checked_div(self.geometry.cluster).unwrap_or(0);
         let clusters = self.chain(node.first, most.saturating_add(1))?;
         let mut table = Vec::new();
         for cluster in clusters {

@@ -130,6 +130,6 @@ fn skip(input: &mut impl BufRead, len: u64, members: u64) -> Result<(), String> 
 fn end(error: &std::io::Error, members: u64) -> String {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => CpioFault::Cut { members }.to_string(),
-        _ => format!("{} (after {members} files)", error),
+        _ => format!("{error} (after {members} files)"),
     }
 }

@@ -135,7 +135,7 @@ fn segment(
     }
     let before = (limits.bytes, limits.members);
     let compression = decode::name(head).ok_or_else(|| {
-        format!("byte {at} begins neither an archive nor compressed data (it is {:02x?})", head)
+        format!("byte {at} begins neither an archive nor compressed data (it is {head:02x?})")
     })?;
     let outcome = if compression == "none" {
         cpio::read(input, limits, &mut |member| take(member, found))

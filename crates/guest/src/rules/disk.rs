@@ -84,7 +84,7 @@ pub(super) fn backup(case: &Case<'_>, hits: &mut Hits) {
             let words = fault_words(fault);
             match kind {
                 GptFault::NotAtEnd { .. } => {
-                    hits.add_as(Impact::Advice, words, Seen::Disk { disk_byte: *at })
+                    hits.add_as(Impact::Advice, words, Seen::Disk { disk_byte: *at });
                 }
                 _ => hits.add(words, Seen::Disk { disk_byte: *at }),
             }

@@ -261,7 +261,7 @@ pub fn judge(examination: &Examination, place: &'static Place, options: &Options
             unanswered.push(Unanswered { id: rule.id, why, severity: impact });
         }
     }
-    findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let worst = findings.first();
     let open = unanswered.iter().find(|open| open.severity.stops());
     let (verdict, because) = match (worst, open) {

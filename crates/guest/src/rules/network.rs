@@ -118,10 +118,9 @@ pub(super) fn dns(case: &Case<'_>, hits: &mut Hits) {
     if let (None, Some(server)) = (&conf.link, foreign) {
         hits.add(format!("the name server {server} is written down"), Seen::file("/etc/resolv.conf"));
     }
-    if let Some(link) = conf.link.as_ref().filter(|link| !link.contains("/run/")) {
-        if !case.examination.tree.exists("/etc/resolv.conf") {
-            hits.add(format!("it leads to {link}, which is not there"), Seen::file("/etc/resolv.conf"));
-        }
+    let link = conf.link.as_ref().filter(|link| !link.contains("/run/"));
+    if let Some(link) = link.filter(|_| !case.examination.tree.exists("/etc/resolv.conf")) {
+        hits.add(format!("it leads to {link}, which is not there"), Seen::file("/etc/resolv.conf"));
     }
 }
 

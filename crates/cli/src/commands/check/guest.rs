@@ -256,7 +256,7 @@ impl Answers {
                 }
             }
         }
-        groups.sort_by(|a, b| b.severity.cmp(&a.severity));
+        groups.sort_by_key(|group| std::cmp::Reverse(group.severity));
         groups
     }
 
