@@ -43,7 +43,7 @@ pub(super) fn datasource(case: &Case<'_>, hits: &mut Hits) {
     }
     let has = |name: &&str| init.datasources.iter().any(|known| known.eq_ignore_ascii_case(name));
     let seen = init.datasources_seen.clone().unwrap_or_else(|| Seen::file("/etc/cloud/cloud.cfg"));
-    if !wanted.iter().any(|name| has(name)) {
+    if !wanted.iter().any(has) {
         let list = wanted.join(" or ");
         hits.add_fix(
             format!("the list is {}; {} needs {list}", init.datasources.join(", "), case.place.name),
