@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A disk of your own for `make demo`; the Debian disk, built on first use, when empty.
 DISK ?=
-.PHONY: help demo setup build fmt fmt-check lint test e2e torture ci bench fixtures fixtures-check fuzz-smoke doc man
+.PHONY: help demo setup build fmt fmt-check lint test e2e torture ci bench guest-matrix fixtures fixtures-check \
+	fuzz-smoke doc man
 
 LOGS := target/ci
 
@@ -47,6 +48,9 @@ torture: ## Faults at every I/O system call of the commands that change a store;
 
 ci: ## Everything that must hold before a change lands
 	@bash crates/xtask/scripts/ci.sh
+
+guest-matrix: build fixtures ## Are the verdicts about guests true? Broken disks, asked about and started
+	cargo xtask guest-matrix
 
 bench: build fixtures ## Measure against qemu-img and others; prints the README's table
 	cargo xtask bench

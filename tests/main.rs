@@ -12,6 +12,7 @@ mod convert;
 mod damaged;
 mod diff;
 mod errors;
+mod guest;
 mod house;
 mod inspect;
 mod interrupted;

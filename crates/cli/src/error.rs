@@ -301,6 +301,7 @@ fn exit_of_import(refusal: &Refusal) -> u8 {
         Refusal::Target(refusal) if refusal.is_usage() => exit::USAGE,
         Refusal::Target(refusal) if refusal.is_judgement() => exit::NO,
         Refusal::ChecksumDiffers { .. }
+        | Refusal::Guest { .. }
         | Refusal::Findings { .. }
         | Refusal::TooLarge { .. }
         | Refusal::Empty { .. }

@@ -26,11 +26,13 @@ mod observe;
 mod offset;
 pub mod os;
 mod padded;
+pub mod partition;
 mod patched;
 pub mod pipeline;
 mod source;
 mod stack;
 mod staged;
+pub mod wire;
 mod write;
 pub mod zero;
 

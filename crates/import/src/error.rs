@@ -133,6 +133,18 @@ pub enum Refusal {
         /// How many.
         layers: usize,
     },
+    /// The guest is not fit for a place that was asked for.
+    #[error("{target}: {severity}: {detail} [{id}]")]
+    Guest {
+        /// The place.
+        target: &'static str,
+        /// How bad it is there, in words.
+        severity: &'static str,
+        /// The rule.
+        id: &'static str,
+        /// What was found, and where.
+        detail: String,
+    },
     /// A target does not take it.
     #[error("{0}")]
     Target(Box<TargetRefusal>),
@@ -208,6 +220,7 @@ impl Refusal {
             Self::CopyDiffers { .. } => "output.differs",
             Self::LayerCount { .. } => "store.layers",
             Self::LayerFormat { .. } => "store.layer.format",
+            Self::Guest { .. } => "import.guest",
             Self::Target(refusal) => refusal.code(),
         }
     }
@@ -234,6 +247,12 @@ impl Refusal {
             Self::ImageDamaged { .. } => "kiln verify IMAGE names the damaged blocks",
             Self::CopyDiffers { .. } => "kiln verify IMAGE tells whether the store or the copy is damaged",
             Self::LayerCount { .. } | Self::LayerFormat { .. } => "use a newer kiln",
+            Self::Guest { id: "cloudinit.present", .. } => {
+                "install cloud-init in the guest, or import it without with --force-no-cloud-init"
+            }
+            Self::Guest { .. } => {
+                "kiln check --for TARGET FILE tells all, with the commands that mend it; --force imports it as it is"
+            }
             Self::Target(refusal) => refusal.hint(),
         })
     }

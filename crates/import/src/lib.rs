@@ -13,6 +13,7 @@ mod evidence;
 mod export;
 mod fetch;
 mod flatten;
+pub mod guest;
 mod open;
 mod plan;
 mod run;

@@ -25,6 +25,62 @@ pub enum Firmware {
     Uefi,
 }
 
+/// How the disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskBus {
+    /// virtio-blk: `/dev/vda`.
+    #[default]
+    VirtioBlk,
+    /// virtio-scsi: `/dev/sda`.
+    VirtioScsi,
+    /// VMware's paravirtual SCSI.
+    PvScsi,
+    /// NVMe.
+    Nvme,
+}
+
+impl DiskBus {
+    /// QEMU's devices for a drive `disk0`.
+    fn devices(self) -> &'static [&'static str] {
+        match self {
+            Self::VirtioBlk => &["virtio-blk-pci,drive=disk0"],
+            Self::VirtioScsi => &["virtio-scsi-pci,id=scsi0", "scsi-hd,bus=scsi0.0,drive=disk0"],
+            Self::PvScsi => &["pvscsi,id=scsi0", "scsi-hd,bus=scsi0.0,drive=disk0"],
+            Self::Nvme => &["nvme,serial=kiln,drive=disk0"],
+        }
+    }
+}
+
+/// How a start ended, for guests that are meant to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The login prompt came.
+    pub prompt: bool,
+    /// The words by which it was known.
+    pub words: String,
+    /// The console.
+    pub console: String,
+}
+
+/// What a guest prints when it has given up.
+const GIVEN_UP: [&str; 15] = [
+    "Target filesystem doesn't have requested",
+    "(initramfs)",
+    "Kernel panic",
+    "grub>",
+    "grub rescue>",
+    "emergency mode",
+    "No bootable device",
+    "Boot failed: not a bootable disk",
+    "Failed to boot both default and fallback entries",
+    "failed to start Boot",
+    "No bootable option or device was found",
+    "UEFI Interactive Shell",
+    "error: you need to load the kernel first",
+    "error: invalid magic number",
+    "systemd[1]: Freezing execution",
+];
+
 /// A disk to boot and the machine to boot it on.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -34,6 +90,8 @@ pub struct Guest {
     pub format: String,
     /// How the machine starts.
     pub firmware: Firmware,
+    /// How the disk is attached.
+    pub bus: DiskBus,
     /// Memory of the guest in MiB.
     pub memory_mib: u32,
     /// How long to wait for the prompt.
@@ -115,6 +173,7 @@ impl Guest {
             disk: disk.into(),
             format: format.into(),
             firmware: Firmware::Bios,
+            bus: DiskBus::default(),
             memory_mib: 1024,
             timeout: Duration::from_secs(300),
             qemu: PathBuf::from("qemu-system-x86_64"),
@@ -157,6 +216,44 @@ impl Guest {
         }
     }
 
+    /// Starts the guest and waits until it has reached its login prompt or given up, whatever comes first.
+    #[must_use]
+    pub fn boot_to_end(&self) -> Ended {
+        let started = Instant::now();
+        let mut qemu = match Running::start(&self.qemu, &self.arguments()) {
+            Ok(qemu) => qemu,
+            Err(error) => return Ended { prompt: false, words: error.to_string(), console: String::new() },
+        };
+        let mut console = Console::default();
+        loop {
+            let left = self.timeout.saturating_sub(started.elapsed());
+            let told =
+                |prompt, words: String, console: &Console| Ended { prompt, words, console: console.text() };
+            match qemu.serial.recv_timeout(left) {
+                Ok(bytes) => {
+                    if console.push(&bytes) {
+                        return told(
+                            true,
+                            format!("login prompt after {} s", started.elapsed().as_secs()),
+                            &console,
+                        );
+                    }
+                    let text = console.text();
+                    if let Some(words) = GIVEN_UP.iter().find(|words| text.contains(**words)) {
+                        return told(false, (*words).to_owned(), &console);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    return told(false, format!("silence for {} s", self.timeout.as_secs()), &console);
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = qemu.end().map_or("unknown".to_owned(), |(status, _)| status.to_string());
+                    return told(false, format!("the machine ended: {status}"), &console);
+                }
+            }
+        }
+    }
+
     /// The arguments of the emulator.
     fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> =
@@ -181,7 +278,9 @@ impl Guest {
             }
         }
         option("-drive", drive(&self.disk, &self.format, "if=none,id=disk0,snapshot=on,cache=unsafe"));
-        option("-device", "virtio-blk-pci,drive=disk0".into());
+        for device in self.bus.devices() {
+            option("-device", device.into());
+        }
         arguments
     }
 }

@@ -6,6 +6,7 @@ mod committed;
 mod damage;
 mod failure;
 mod fixtures;
+mod guest_matrix;
 mod man;
 mod qemu_samples;
 mod run;
@@ -28,6 +29,7 @@ enum Chore {
     Committed(committed::Arguments),
     QemuSamples(qemu_samples::Arguments),
     Boot(boot::Arguments),
+    GuestMatrix(guest_matrix::Arguments),
     Bench(bench::Arguments),
     Damage(damage::Arguments),
     Man(man::Arguments),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Committed(arguments) => committed::run(&arguments),
         Chore::QemuSamples(arguments) => qemu_samples::run(&arguments),
         Chore::Boot(arguments) => boot::run(&arguments),
+        Chore::GuestMatrix(arguments) => guest_matrix::run(&arguments),
         Chore::Man(arguments) => man::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Damage(arguments) => damage::run(&arguments),

@@ -1,6 +1,9 @@
 //! `kiln check`: is it fit for use?
 
-use std::path::PathBuf;
+pub(crate) mod guest;
+mod html;
+
+use std::path::{Path, PathBuf};
 
 use kiln_disk::Limits;
 use kiln_format::qemu::{Check, Clusters};
@@ -14,21 +17,25 @@ use crate::output::{FindingRecord, OutputForm, Size, Style};
 use crate::session::Session;
 use crate::subject::Subject;
 
-/// Look for everything that is wrong with the structure of a disk image
+/// Look for everything that is wrong with a disk image, and say where its guest will start
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Reads headers and tables; with --data, also decodes all compressed data. Exits 1 when data is
 damaged or lost, 0 when at most space is wasted. Nothing is repaired and nothing is written.
+With --for, also looks at the guest: exits 1 when it will not start at a place that was asked.
 
 Examples:
   kiln check disk.qcow2
   kiln check --data --json appliance.vhd
+  kiln check --for tencent,aws disk.vmdk
+  kiln check --for all --report disk.html disk.qcow2
+  kiln check --explain kmod.virtio
   kiln check --safety upload.vmdk          # what OpenStack's format inspector says of it
   kiln check --output qemu disk.qcow2      # the keys of qemu-img check --output=json")]
 pub(crate) struct Args {
     /// Check this file or image
-    #[arg(value_name = "FILE|IMAGE")]
-    subject: PathBuf,
+    #[arg(value_name = "FILE|IMAGE", required_unless_present = "explain")]
+    subject: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
     /// Decode every compressed piece as well
@@ -40,6 +47,8 @@ pub(crate) struct Args {
     /// Write the answer in this form
     #[arg(long, value_enum, value_name = "FORM", conflicts_with = "json")]
     output: Option<OutputForm>,
+    #[command(flatten)]
+    guest: guest::GuestArgs,
 }
 
 /// What `--safety --json` prints.
@@ -53,7 +62,7 @@ struct SafetyRecord<'a> {
     rules: &'a [kiln_format::safety::Verdict],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,
@@ -66,6 +75,9 @@ struct Record<'a> {
     /// Other files that the image names. None was opened unless it was allowed.
     references: &'a [ExternalRef],
     findings: &'a [FindingRecord],
+    /// Where the guest will start, when it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<&'a guest::Answers>,
 }
 
 /// The file is looked at as it is: whoever uploads it, uploads its wrappers with it.
@@ -111,7 +123,13 @@ fn qemu(args: &Args, input: &Input, source: &SourceArgs, session: &mut Session) 
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
-    let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
+    if let Some(id) = &args.guest.explain {
+        guest::explain(id, session)?;
+        return Ok(Answer::Yes);
+    }
+    args.guest.places()?;
+    let subject = args.subject.as_deref().unwrap_or(Path::new(""));
+    let (mut input, source) = Subject::resolve(subject, session)?.open(&args.source, session)?;
     if args.safety {
         return safety(&input, session);
     }
@@ -130,8 +148,14 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         Ok(()) => Judgement::of(&input, &source, &context, scope, &session.reporter)?,
         Err(error) => Judgement::of_error(error).about(&input.label)?,
     };
+    let readable = judgement.format.is_some();
+    let guest = match readable && !args.guest.targets.is_empty() {
+        true => Some(args.guest.judge(&input, &source, session)?),
+        false => None,
+    };
     session.reporter.clear();
-    let fit = !judgement.fails();
+    let intact = !judgement.fails();
+    let fit = intact && guest.as_ref().is_none_or(guest::Answers::fit);
     let record = Record {
         schema: "kiln.check.v1",
         path: &input.label,
@@ -142,6 +166,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         file_bytes: kiln_disk::ByteSource::byte_len(input.file.as_ref()),
         references: judgement.facts.as_ref().map_or(&[], |facts| &facts.references),
         findings: &judgement.findings,
+        guest: guest.as_ref(),
     };
     let out = &mut session.printer;
     out.json(&record)?;
@@ -159,12 +184,17 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     for line in judgement.lines() {
         out.line(&line);
     }
+    if let Some(guest) = &guest {
+        guest.text(out);
+    }
     out.field(
         "answer",
-        match (fit, judgement.findings.is_empty()) {
-            (true, true) => "fit: nothing found",
-            (true, false) => "fit: no data is damaged",
-            (false, _) => "not fit: see the findings above",
+        match (intact, fit, judgement.findings.is_empty()) {
+            (true, false, _) => "not fit: it will not start at a place that was asked",
+            (true, true, true) if guest.is_none() => "fit: nothing found",
+            (true, true, true) => "fit: the file is sound, and nothing keeps the guest from starting",
+            (true, true, false) => "fit: no data is damaged",
+            (false, ..) => "not fit: see the findings above",
         },
     );
     Ok(if fit { Answer::Yes } else { Answer::No })

@@ -85,6 +85,8 @@ pub(crate) struct Args {
     /// Use this many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    #[command(flatten)]
+    guest: super::check::guest::ImportArgs,
     /// Judge the file, print what would be done and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -166,6 +168,9 @@ struct Record<'a> {
     forced: bool,
     findings: Vec<FindingRecord>,
     elapsed_ms: Option<u64>,
+    /// Where the guest will start, when it was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guest: Vec<kiln_guest::Judgement>,
 }
 
 #[derive(Serialize)]
@@ -203,16 +208,18 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         None if is_dash(&args.source) => "standard input".to_owned(),
         None => args.source.display().to_string(),
     };
+    args.guest.confirm(&args.source)?;
     let (store, _scratch) = open(args, session)?;
     let plan = plan(&store, request, &session.reporter).about(&label)?;
     let facts = plan.facts().clone();
+    let guest = args.guest.admit(&args.source, &args.read, args.force, session)?;
     let disk_bytes = facts.container.disk_bytes;
     let outcome = if args.dry_run { None } else { Some(plan.run(&session.reporter).about(&label)?) };
     // A disk that was decoded as it was stored could only be judged then.
     let facts = outcome.as_ref().map_or(facts, |outcome| outcome.facts.clone());
     let disk_bytes = outcome.as_ref().map_or(disk_bytes, |_| facts.container.disk_bytes);
     session.reporter.clear();
-    let record = record(&name, &facts, disk_bytes, outcome.as_ref());
+    let record = Record { guest, ..record(&name, &facts, disk_bytes, outcome.as_ref()) };
     let signed = args.sign.is_some() && outcome.is_some();
     session.printer.json(&record)?;
     text(&record, &facts, outcome.as_ref(), &mut session.printer);
@@ -386,6 +393,7 @@ fn record<'a>(
         findings: FindingRecord::list(&facts.findings, None),
         elapsed_ms: outcome
             .map(|outcome| u64::try_from(outcome.timings.total.as_millis()).unwrap_or(u64::MAX)),
+        guest: Vec::new(),
     }
 }
 
@@ -420,6 +428,10 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
     );
     for line in findings_lines(&record.findings, |id| facts.findings.count_of(id)) {
         out.line(&line);
+    }
+    for judgement in &record.guest {
+        let because = judgement.because.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        out.field(judgement.target, format!("{}{because}", judgement.verdict.words()));
     }
     out.field("disk size", Size(record.disk_bytes));
     let Some(outcome) = outcome else {

@@ -1,5 +1,6 @@
 //! `kiln inspect`: what is it?
 
+pub(crate) mod guest;
 mod qemu;
 
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use crate::subject::Subject;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Reads headers only; nothing that the image names is opened. Of a compressed file as much is unpacked
-as it takes to find the headers; the answer says what was not looked at.
+as it takes to find the headers; the answer says what was not looked at. On the disk the guest is looked
+at as well: its system, kernels, loader, network. Nothing is mounted.
 
 Examples:
   kiln inspect disk.qcow2
@@ -38,9 +40,12 @@ pub(crate) struct Args {
     /// Unpack a compressed file to its end, in place of its beginning
     #[arg(long)]
     full: bool,
+    /// Leave out what is on the disk: only the container is looked at
+    #[arg(long)]
+    no_guest: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Record<'a> {
     schema: &'static str,
     path: &'a str,
@@ -62,14 +67,22 @@ struct Record<'a> {
     references: &'a [ExternalRef],
     snapshots: &'a [SnapshotFacts],
     details: serde_json::Map<String, serde_json::Value>,
+    /// What is on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<&'a kiln_guest::GuestReport>,
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let (mut input, source) = Subject::resolve(&args.subject, session)?.open(&args.source, session)?;
-    let Seen { identity, facts, wrappers, unseen } = match look(args, &input, &source)? {
+    let peeked = look(args, &input, &source)?;
+    // What is still wrapped has no disk to look at.
+    let open_disk = peeked.is_none();
+    let Seen { identity, facts, wrappers, unseen } = match peeked {
         Some(seen) => seen,
         None => whole(&mut input, &source, session)?,
     };
+    let wanted = open_disk && facts.is_some() && !args.no_guest && args.output != Some(OutputForm::Qemu);
+    let guest = if wanted { guest::of(&input, &source) } else { None };
     session.reporter.clear();
     let (kind, mut evidence, advice) = match &identity {
         Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),
@@ -99,6 +112,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         references: facts.as_ref().map_or(&[], |facts| &facts.references),
         snapshots: facts.as_ref().map_or(&[], |facts| &facts.snapshots),
         details: facts.as_ref().map(details_json).unwrap_or_default(),
+        guest: guest.as_ref(),
     };
     match (args.output, session.printer.is_json()) {
         (Some(OutputForm::Qemu), _) => match &facts {
@@ -112,7 +126,12 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
             }
         },
         (Some(OutputForm::Json), _) | (None, true) => session.printer.json_always(&record)?,
-        _ => text(&record, facts.as_ref(), &mut session.printer),
+        _ => {
+            text(&record, facts.as_ref(), &mut session.printer);
+            if let Some(guest) = &guest {
+                guest::text(guest, &mut session.printer);
+            }
+        }
     }
     // Two formats at once is a refusal; a foreign file has been named, which is what was asked.
     Ok(if kind == "polyglot" && !opens { Answer::No } else { Answer::Yes })

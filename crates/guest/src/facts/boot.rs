@@ -1,0 +1,200 @@
+//! How the machine starts: code for a BIOS, programs for UEFI, entries of a loader.
+
+use std::sync::Arc;
+
+use kiln_disk::partition::{PartitionType, Scheme, types};
+use kiln_disk::wire::le64;
+use kiln_disk::{Disk, Error, GuestOffset, Result};
+use serde::Serialize;
+
+use super::loader::Entry;
+use super::root::is_esp;
+use crate::tree::Tree;
+use crate::volume::Layout;
+
+/// A program on an EFI system partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EfiProgram {
+    /// Index of the volume.
+    pub volume: usize,
+    /// Its path there.
+    pub path: String,
+    /// Bytes.
+    pub len: u64,
+    /// What it runs on, by its PE header; nothing when it is no such program.
+    pub architecture: Option<&'static str>,
+}
+
+/// The chain from power-on to kernel.
+#[derive(Debug, Clone, Serialize)]
+pub struct Boot {
+    /// A BIOS finds a chain of code.
+    pub bios: bool,
+    /// Why it does not; empty when it does.
+    pub bios_fault: String,
+    /// The disk byte to look at for the BIOS chain.
+    pub bios_at: u64,
+    /// There is an EFI system partition with a loader in it.
+    pub uefi: bool,
+    /// Index of the EFI system partition.
+    pub esp: Option<usize>,
+    /// The loaders at the place where firmware without variables looks.
+    pub fallback: Vec<EfiProgram>,
+    /// All other programs.
+    pub programs: Vec<EfiProgram>,
+    /// Loaders that were found by their configuration: "grub2", "grub-legacy", "systemd-boot", "syslinux", "bls".
+    pub loaders: Vec<&'static str>,
+    /// Configuration files in use.
+    pub configs: Vec<String>,
+    /// What it can start; the default first.
+    pub entries: Vec<Entry>,
+    /// Configuration files that were read, and hold no entry.
+    pub empty_configs: Vec<String>,
+}
+
+/// Looks at the chain.
+pub(super) fn read(
+    disks: &[Arc<dyn Disk>],
+    layout: &Layout,
+    tree: &Tree,
+    esps: &[(usize, Tree)],
+    loader: super::loader::Found,
+) -> Result<Boot> {
+    let (bios_fault, bios_at) = match (disks.first(), layout.tables.first()) {
+        (Some(disk), Some(_)) => bios(disk.as_ref(), layout)?,
+        _ => ("there is no disk".to_owned(), 0),
+    };
+    let (mut fallback, mut programs) = (Vec::new(), Vec::new());
+    for (volume, esp) in esps {
+        for program in efi_programs(*volume, esp) {
+            let name = program.path.to_ascii_uppercase();
+            if name.starts_with("/EFI/BOOT/BOOT") && name.ends_with(".EFI") {
+                fallback.push(program);
+            } else {
+                programs.push(program);
+            }
+        }
+    }
+    let esp = esps
+        .iter()
+        .map(|(volume, _)| *volume)
+        .find(|volume| layout.volumes.get(*volume).is_some_and(|volume| is_esp(volume, layout)));
+    let _ = tree;
+    Ok(Boot {
+        bios: bios_fault.is_empty(),
+        bios_fault,
+        bios_at,
+        uefi: !esps.is_empty() && (!fallback.is_empty() || !programs.is_empty()),
+        esp: esp.or_else(|| esps.first().map(|(volume, _)| *volume)),
+        fallback,
+        programs,
+        loaders: loader.loaders,
+        configs: loader.configs,
+        entries: loader.entries,
+        empty_configs: loader.empty_configs,
+    })
+}
+
+/// Follows the BIOS chain as far as it can be followed: code in the first sector, GRUB's next sector behind it, or an
+/// active partition with a boot sector.
+fn bios(disk: &dyn Disk, layout: &Layout) -> Result<(String, u64)> {
+    let Some(table) = layout.tables.first() else { return Ok((String::new(), 0)) };
+    if !table.mbr.signed {
+        return Ok(("the first sector does not end with 55 AA".to_owned(), 510));
+    }
+    if !table.mbr.has_code {
+        return Ok(("the first sector holds no code".to_owned(), 0));
+    }
+    let gpt = matches!(table.scheme, Scheme::Gpt | Scheme::HybridGpt);
+    if table.mbr.loader == Some("grub2") {
+        // boot.img loads one sector, whose number is at 0x5c (grub-core/boot/i386/pc/boot.S).
+        let Some(sector) = read_bytes(disk, 0, 512)? else { return Ok(("unreadable".to_owned(), 0)) };
+        let lba = le64(&sector, 0x5c).unwrap_or(0);
+        let at = lba.saturating_mul(512);
+        let core = read_bytes(disk, at, 512)?.unwrap_or_default();
+        if core.iter().all(|byte| *byte == 0) {
+            return Ok((format!("GRUB's first sector loads sector {lba}, which is empty"), at));
+        }
+        let bios_boot = table.partitions.iter().any(|part| part.kind == PartitionType::Gpt(types::BIOS_BOOT));
+        let in_gap = table.partitions.iter().all(|part| at < part.start);
+        let inside = table.partitions.iter().find(|part| at >= part.start && at < part.end());
+        if gpt && !bios_boot && !in_gap && inside.is_none() {
+            return Ok((format!("GRUB's first sector loads sector {lba}, outside of all partitions"), at));
+        }
+        return Ok((String::new(), 0));
+    }
+    if gpt && table.mbr.loader.is_none() {
+        // Protective MBRs of some tools carry code that only prints a message.
+        let legacy = table
+            .partitions
+            .iter()
+            .any(|part| part.active || part.kind == PartitionType::Gpt(types::BIOS_BOOT));
+        if !legacy {
+            let why = "the first sector has code of no known loader, and no partition is marked for a BIOS";
+            return Ok((why.to_owned(), 0));
+        }
+    }
+    if !gpt && table.mbr.loader != Some("grub-legacy") && table.mbr.loader != Some("lilo") {
+        let Some(active) = table.partitions.iter().find(|part| part.active) else {
+            return Ok(("no partition is active".to_owned(), 446));
+        };
+        let sector = read_bytes(disk, active.start, 512)?.unwrap_or_default();
+        if sector.get(510..512) != Some(&[0x55, 0xaa]) {
+            return Ok((format!("the active partition {} has no boot sector", active.number), active.start));
+        }
+    }
+    Ok((String::new(), 0))
+}
+
+fn read_bytes(disk: &dyn Disk, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
+    let mut buf = vec![0; len];
+    match disk.read_guest(GuestOffset::new(at), &mut buf) {
+        Ok(()) => Ok(Some(buf)),
+        Err(error @ (Error::Io { .. } | Error::Cancelled)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Programs that are looked for on one partition.
+const MAX_PROGRAMS: usize = 200;
+
+/// The programs in the directories of `/EFI`.
+fn efi_programs(volume: usize, esp: &Tree) -> Vec<EfiProgram> {
+    let mut found = Vec::new();
+    let mut dirs: Vec<String> = esp.names("/EFI").into_iter().map(|name| format!("/EFI/{name}")).collect();
+    if esp.exists("/EFI/Microsoft/Boot") {
+        dirs.push("/EFI/Microsoft/Boot".to_owned());
+    }
+    for dir in dirs {
+        for name in esp.names(&dir) {
+            let path = format!("{dir}/{name}");
+            if name.to_ascii_lowercase().ends_with(".efi") && found.len() < MAX_PROGRAMS {
+                let len = esp.stat(&path).map_or(0, |stat| stat.len);
+                let head = esp.head(&path, 1024).unwrap_or_default();
+                found.push(EfiProgram { volume, path, len, architecture: pe(&head) });
+            }
+        }
+    }
+    found
+}
+
+/// What a PE program runs on (Microsoft PE format: e_lfanew at 0x3c, Machine behind "PE\0\0").
+#[must_use]
+pub fn pe(head: &[u8]) -> Option<&'static str> {
+    use kiln_disk::wire::{le16, le32};
+    if !head.starts_with(b"MZ") {
+        return None;
+    }
+    let at = usize::try_from(le32(head, 0x3c)?).ok()?;
+    if head.get(at..at.checked_add(4)?)? != b"PE\0\0" {
+        return None;
+    }
+    match le16(head, at.checked_add(4)?)? {
+        0x8664 => Some("x86_64"),
+        0x014c => Some("i386"),
+        0xaa64 => Some("aarch64"),
+        0x01c2 | 0x01c4 => Some("arm"),
+        0x5064 => Some("riscv64"),
+        _ => Some("other"),
+    }
+}

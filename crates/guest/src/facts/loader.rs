@@ -1,0 +1,461 @@
+//! The configuration of boot loaders: GRUB 2, GRUB legacy, syslinux, systemd-boot and the Boot Loader Specification.
+//!
+//! GRUB's file is a program; this reads what its generators write: menu entries with `linux` and `initrd` lines,
+//! `search` before them, variables set to constants. Sources: GRUB 2.06 manual, the UAPI Group's Boot Loader
+//! Specification, syslinux's documentation.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Seen;
+use crate::text::{lines, unquoted};
+use crate::tree::Tree;
+use crate::volume::Layout;
+
+/// Entries of all files.
+const MAX_ENTRIES: usize = 200;
+
+/// Something that a loader can start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The loader that would.
+    pub loader: &'static str,
+    /// Its title.
+    pub title: String,
+    /// Where it is written.
+    pub seen: Seen,
+    /// The kernel, as written.
+    pub kernel: String,
+    /// The kernel's path in the guest's tree, when it is there.
+    pub kernel_path: Option<String>,
+    /// The line of the kernel.
+    pub kernel_line: u32,
+    /// The initramfs files, as written.
+    pub initramfs: Vec<String>,
+    /// Those that are there.
+    pub initramfs_paths: Vec<String>,
+    /// The line of the initramfs.
+    pub initramfs_line: u32,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// The file system that the loader is told to search for its files.
+    pub search: Option<Search>,
+    /// It is the one started by default.
+    pub default: bool,
+}
+
+/// A `search` of GRUB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Search {
+    /// As a device name of fstab: `UUID=...`, `LABEL=...`.
+    pub device: String,
+    /// Whether it is here.
+    pub found: bool,
+    /// Its line.
+    pub line: u32,
+}
+
+impl Entry {
+    /// The last value of `key=value` on the command line.
+    #[must_use]
+    pub fn argument(&self, key: &str) -> Option<&str> {
+        let words = self.cmdline.split_whitespace().rev();
+        words
+            .filter_map(|word| word.split_once('='))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| unquoted(value))
+    }
+
+    /// Every value of `key=value`.
+    #[must_use]
+    pub fn arguments(&self, key: &str) -> Vec<&str> {
+        let words = self.cmdline.split_whitespace();
+        words
+            .filter_map(|word| word.split_once('='))
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    /// Whether a word stands on the command line.
+    #[must_use]
+    pub fn has(&self, word: &str) -> bool {
+        self.cmdline.split_whitespace().any(|known| known == word)
+    }
+}
+
+/// What was found.
+pub(super) struct Found {
+    pub(super) loaders: Vec<&'static str>,
+    pub(super) configs: Vec<String>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) empty_configs: Vec<String>,
+}
+
+/// Reads every configuration that a loader would find. ESP files are named by their place in the guest's tree where
+/// they are mounted, else with `ESP:` in front.
+pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Found {
+    let mut found =
+        Found { loaders: Vec::new(), configs: Vec::new(), entries: Vec::new(), empty_configs: Vec::new() };
+    let grub = [
+        "/boot/grub/grub.cfg",
+        "/boot/grub2/grub.cfg",
+        "/boot/grub/menu.lst",
+        "/boot/grub/grub.conf",
+        "/boot/syslinux/syslinux.cfg",
+        "/boot/extlinux/extlinux.conf",
+        "/boot/extlinux.conf",
+        "/extlinux.conf",
+        "/boot/syslinux.cfg",
+        "/syslinux.cfg",
+    ];
+    for path in grub {
+        // grub.conf is often a link to menu.lst.
+        if tree.stat_link(path).is_ok_and(|stat| stat.kind == crate::fs::Kind::File)
+            && let Some(text) = tree.text(path)
+        {
+            let loader = match path {
+                _ if path.ends_with("grub.cfg") => "grub2",
+                _ if path.contains("grub") => "grub-legacy",
+                _ => "syslinux",
+            };
+            take(loader, path, &text, &Place { tree, layout, on_esp: None }, &mut found);
+        }
+    }
+    bls(tree, "/boot/loader/entries", &Place { tree, layout, on_esp: None }, &mut found);
+    for (volume, esp) in esps {
+        let mounted = tree.mounts().find(|(_, known)| known == volume).map(|(at, _)| crate::text::lossy(at));
+        let prefix = mounted.unwrap_or_else(|| "ESP:".to_owned());
+        let place = Place { tree: esp, layout, on_esp: Some(&prefix) };
+        for name in esp.names("/EFI") {
+            let path = format!("/EFI/{name}/grub.cfg");
+            if let Some(text) = esp.text(&path) {
+                // It most often only leads to the other file; entries in it are taken, emptiness is no news.
+                let before = found.empty_configs.len();
+                take("grub2", &path, &text, &place, &mut found);
+                found.empty_configs.truncate(before);
+            }
+        }
+        bls(esp, "/loader/entries", &place, &mut found);
+        for name in esp.names("/EFI/Linux").iter().filter(|name| name.to_lowercase().ends_with(".efi")) {
+            found.loaders.push("unified-kernel");
+            found.configs.push(format!("{prefix}/EFI/Linux/{name}"));
+        }
+    }
+    found.loaders.sort_unstable();
+    found.loaders.dedup();
+    found.entries.sort_by_key(|entry| !entry.default);
+    found
+}
+
+/// The entries in a tree, with no disk around it.
+#[must_use]
+pub fn parse_all(tree: &Tree) -> Vec<Entry> {
+    let layout = Layout { tables: Vec::new(), volumes: Vec::new(), groups: Vec::new(), problems: Vec::new() };
+    read(tree, &[], &layout).entries
+}
+
+/// Where a configuration was found.
+struct Place<'a> {
+    tree: &'a Tree,
+    layout: &'a Layout,
+    on_esp: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn shown(&self, path: &str) -> String {
+        format!("{}{path}", self.on_esp.unwrap_or_default())
+    }
+
+    /// The path in the tree of a path that the loader uses: it starts at the root of the file system that holds it.
+    fn resolve(&self, path: &str, search: Option<&str>) -> Option<String> {
+        let path = path.trim_start_matches(|c| c != '/');
+        // A path may name its device: ($root)/boot/vmlinuz.
+        let path = path.rsplit_once(')').map_or(path, |(_, path)| path);
+        let mut candidates = Vec::new();
+        if let Some(index) = search.and_then(|device| super::volume_named(device, self.layout)) {
+            for (at, volume) in self.tree.mounts() {
+                if volume == index {
+                    let at = crate::text::lossy(at);
+                    candidates.push(format!("{}{path}", if at == "/" { "" } else { &at }));
+                }
+            }
+        }
+        candidates.extend([path.to_owned(), format!("/boot{path}")]);
+        // On btrfs the path starts with the subvolume.
+        for prefix in ["/@/.snapshots/1/snapshot", "/@", "/root", "/@rootfs"] {
+            candidates.extend(path.strip_prefix(prefix).map(str::to_owned));
+        }
+        candidates.into_iter().find(|path| self.tree.exists(path))
+    }
+}
+
+fn take(loader: &'static str, path: &str, text: &str, place: &Place<'_>, found: &mut Found) {
+    let shown = place.shown(path);
+    let entries = match loader {
+        "grub2" => grub2(text, &shown, place),
+        "grub-legacy" => grub_legacy(text, &shown, place),
+        _ => syslinux(text, &shown, place),
+    };
+    let leads_on = text.contains("configfile") || text.contains("blscfg") || text.contains("normal ");
+    if entries.is_empty() && !leads_on {
+        found.empty_configs.push(shown.clone());
+    }
+    found.loaders.push(loader);
+    found.configs.push(shown);
+    let room = MAX_ENTRIES.saturating_sub(found.entries.len());
+    found.entries.extend(entries.into_iter().take(room));
+}
+
+/// A new entry without its files.
+fn entry(loader: &'static str, title: &str, seen: Seen) -> Entry {
+    Entry {
+        loader,
+        title: title.to_owned(),
+        seen,
+        kernel: String::new(),
+        kernel_path: None,
+        kernel_line: 0,
+        initramfs: Vec::new(),
+        initramfs_paths: Vec::new(),
+        initramfs_line: 0,
+        cmdline: String::new(),
+        search: None,
+        default: false,
+    }
+}
+
+/// Fills in what the written names mean.
+fn settle(mut entries: Vec<Entry>, place: &Place<'_>) -> Vec<Entry> {
+    entries.retain(|entry| !entry.kernel.is_empty());
+    for entry in &mut entries {
+        let search = entry.search.as_ref().map(|search| search.device.clone());
+        entry.kernel_path = place.resolve(&entry.kernel, search.as_deref());
+        entry.initramfs_paths =
+            entry.initramfs.iter().filter_map(|path| place.resolve(path, search.as_deref())).collect();
+    }
+    entries
+}
+
+/// Replaces `$name` and `${name}` by what was set to a constant; unknown ones vanish, as in GRUB.
+fn expand(word: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let (name, behind) = match after.strip_prefix('{').and_then(|after| after.split_once('}')) {
+            Some(split) => split,
+            None => {
+                let end = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
+                after.split_at_checked(end).unwrap_or((after, ""))
+            }
+        };
+        out.push_str(variables.get(name).map_or("", String::as_str));
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `search --fs-uuid --set=root UUID` and its forms.
+fn grub_search(words: &[&str], line: u32, place: &Place<'_>) -> Option<Search> {
+    let tag = words.iter().find_map(|word| match *word {
+        "--fs-uuid" | "-u" => Some("UUID"),
+        "--label" | "-l" => Some("LABEL"),
+        "--file" | "-f" => Some("FILE"),
+        _ => None,
+    })?;
+    let mut plain = words.iter().skip(1).filter(|word| !word.starts_with('-'));
+    let value = unquoted(plain.next_back()?);
+    if tag == "FILE" || value.starts_with('$') {
+        return None;
+    }
+    let device = format!("{tag}={value}");
+    let found = super::volume_named(&device, place.layout).is_some();
+    Some(Search { device, found, line })
+}
+
+/// Entries of grub.cfg.
+fn grub2(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
+    let mut variables = environment(place.tree);
+    let (mut entries, mut current, mut search) = (Vec::<Entry>::new(), None::<Entry>, None);
+    for (number, line) in lines(text) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["menuentry", ..] => {
+                entries.extend(current.take());
+                let title = line.split(['\'', '"']).nth(1).unwrap_or_default();
+                let mut fresh = entry("grub2", title, Seen::line(path, number));
+                fresh.search.clone_from(&search);
+                current = Some(fresh);
+            }
+            ["search" | "search.fs_uuid" | "search.fs_label", ..] => {
+                let known = grub_search(&words, number, place);
+                match &mut current {
+                    // A second search is the generator's way for an old GRUB; both say the same.
+                    Some(entry) => entry.search = known.or_else(|| entry.search.take()),
+                    None => search = known.or(search),
+                }
+            }
+            ["set", rest @ ..] => {
+                if let Some((name, value)) = rest.join(" ").split_once('=')
+                    && (current.is_none() || name == "kernelopts")
+                {
+                    let value = expand(unquoted(value.trim()), &variables);
+                    // The generated file sets default again when a once-only entry is saved: the first counts then.
+                    if name != "default" || !value.is_empty() {
+                        variables.insert(name.to_owned(), value);
+                    }
+                }
+            }
+            ["linux" | "linuxefi" | "linux16", kernel, rest @ ..] => {
+                if let Some(entry) = &mut current {
+                    entry.kernel = expand(unquoted(kernel), &variables);
+                    entry.kernel_line = number;
+                    entry.cmdline = expand(&rest.join(" "), &variables);
+                }
+            }
+            ["initrd" | "initrdefi" | "initrd16", files @ ..] => {
+                if let Some(entry) = &mut current {
+                    entry.initramfs = files.iter().map(|file| expand(unquoted(file), &variables)).collect();
+                    entry.initramfs_line = number;
+                }
+            }
+            _ => {}
+        }
+    }
+    entries.extend(current);
+    let mut entries = settle(entries, place);
+    let wanted = variables.get("default").cloned().unwrap_or_default();
+    let wanted = wanted.rsplit('>').next().unwrap_or_default();
+    let index = match wanted.parse::<usize>() {
+        Ok(index) => index,
+        Err(_) => entries.iter().position(|entry| entry.title == wanted).unwrap_or(0),
+    };
+    let index = if index < entries.len() { index } else { 0 };
+    if let Some(entry) = entries.get_mut(index) {
+        entry.default = true;
+    }
+    entries
+}
+
+/// GRUB's saved variables, `grubenv`.
+fn environment(tree: &Tree) -> BTreeMap<String, String> {
+    let files = ["/boot/grub/grubenv", "/boot/grub2/grubenv"];
+    let text = files.iter().find_map(|path| tree.text(path)).unwrap_or_default();
+    let pairs = lines(&text).filter_map(|(_, line)| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.trim_end_matches('#').to_owned())).collect()
+}
+
+/// Entries of menu.lst.
+fn grub_legacy(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
+    let (mut entries, mut default) = (Vec::<Entry>::new(), 0_usize);
+    for (number, line) in lines(text) {
+        let (word, rest) = line.split_once([' ', '\t', '=']).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match (word, entries.last_mut()) {
+            ("default", _) => default = rest.parse().unwrap_or(0),
+            ("title", _) => entries.push(entry("grub-legacy", rest, Seen::line(path, number))),
+            ("kernel", Some(entry)) => {
+                let (kernel, cmdline) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                (entry.kernel, entry.cmdline) = (kernel.to_owned(), cmdline.trim().to_owned());
+                entry.kernel_line = number;
+            }
+            ("initrd", Some(entry)) => {
+                entry.initramfs = vec![rest.to_owned()];
+                entry.initramfs_line = number;
+            }
+            _ => {}
+        }
+    }
+    if let Some(entry) = entries.get_mut(default) {
+        entry.default = true;
+    }
+    settle(entries, place)
+}
+
+/// Entries of syslinux.cfg and extlinux.conf.
+fn syslinux(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
+    let (mut entries, mut default) = (Vec::<Entry>::new(), String::new());
+    for (number, line) in lines(text) {
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match (word.to_ascii_lowercase().as_str(), entries.last_mut()) {
+            ("default", _) => default = rest.to_owned(),
+            ("label", _) => entries.push(entry("syslinux", rest, Seen::line(path, number))),
+            ("kernel" | "linux", Some(entry)) => {
+                entry.kernel = rest.to_owned();
+                entry.kernel_line = number;
+            }
+            ("initrd", Some(entry)) => {
+                entry.initramfs = rest.split(',').map(str::to_owned).collect();
+                entry.initramfs_line = number;
+            }
+            ("append", Some(entry)) => {
+                entry.cmdline = rest.to_owned();
+                let inside = rest.split_whitespace().find_map(|word| word.strip_prefix("initrd="));
+                if let Some(files) = inside {
+                    entry.initramfs = files.split(',').map(str::to_owned).collect();
+                    entry.initramfs_line = number;
+                }
+            }
+            _ => {}
+        }
+    }
+    for entry in &mut entries {
+        entry.default = entry.title == default;
+        if !entry.kernel.starts_with('/') && !entry.kernel.is_empty() {
+            let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+            entry.kernel = format!("{dir}/{}", entry.kernel);
+        }
+    }
+    settle(entries, place)
+}
+
+/// Entries of the Boot Loader Specification: one file each.
+fn bls(tree: &Tree, dir: &str, place: &Place<'_>, found: &mut Found) {
+    let mut entries = Vec::new();
+    let mut variables = environment(tree);
+    variables.remove("tuned_params");
+    variables.remove("tuned_initrd");
+    for name in tree.names(dir).iter().filter(|name| name.ends_with(".conf")) {
+        let path = format!("{dir}/{name}");
+        let Some(text) = tree.text(&path) else { continue };
+        let shown = place.shown(&path);
+        let mut fresh = entry("bls", name.trim_end_matches(".conf"), Seen::file(shown.clone()));
+        for (number, line) in lines(&text) {
+            let (key, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let value = expand(value.trim(), &variables);
+            match key {
+                "title" => fresh.title = value,
+                "linux" => (fresh.kernel, fresh.kernel_line) = (value, number),
+                "initrd" => {
+                    fresh.initramfs.extend(value.split_whitespace().map(str::to_owned));
+                    fresh.initramfs_line = number;
+                }
+                "options" => {
+                    fresh.cmdline = format!("{} {value}", fresh.cmdline).trim().to_owned();
+                    fresh.seen = Seen::line(shown.clone(), number);
+                }
+                _ => {}
+            }
+        }
+        entries.push((name.trim_end_matches(".conf").to_owned(), fresh));
+    }
+    if entries.is_empty() {
+        return;
+    }
+    // Without a saved choice the newest version is started, which sorts last.
+    let saved = variables.get("saved_entry").cloned();
+    let default = saved.and_then(|saved| entries.iter().position(|(name, _)| *name == saved));
+    let default = default.unwrap_or(entries.len().saturating_sub(1));
+    let entries = entries.into_iter().enumerate().map(|(index, (_, mut entry))| {
+        entry.default = index == default;
+        entry
+    });
+    found.loaders.push(if place.on_esp.is_some() { "systemd-boot" } else { "bls" });
+    found.configs.push(place.shown(dir));
+    let room = MAX_ENTRIES.saturating_sub(found.entries.len());
+    found.entries.extend(settle(entries.collect(), place).into_iter().take(room));
+}

@@ -1,0 +1,298 @@
+//! Facts about the guest, gathered without judging them.
+
+pub mod access;
+pub mod boot;
+pub mod cloud;
+pub mod fstab;
+pub mod kernel;
+pub mod loader;
+pub mod network;
+pub mod os;
+mod root;
+pub mod secrets;
+mod yaml;
+
+use std::sync::Arc;
+
+use kiln_disk::partition::{GptCopy, PartitionTable, TableFault};
+use kiln_disk::{Budget, Disk, Result};
+use serde::Serialize;
+
+use crate::tree::Tree;
+use crate::volume::{FsState, Layout, Volume, layout};
+
+/// A place in the guest that a person can look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Seen {
+    /// A file of the guest.
+    File {
+        /// Its path.
+        path: String,
+        /// Its line, from 1.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        line: Option<u32>,
+    },
+    /// A byte of the disk.
+    Disk {
+        /// Which.
+        disk_byte: u64,
+    },
+    /// A volume, in words.
+    Volume {
+        /// Which.
+        volume: String,
+    },
+}
+
+impl Seen {
+    /// A file.
+    #[must_use]
+    pub fn file(path: impl Into<String>) -> Self {
+        Self::File { path: path.into(), line: None }
+    }
+
+    /// A line of a file.
+    #[must_use]
+    pub fn line(path: impl Into<String>, line: u32) -> Self {
+        Self::File { path: path.into(), line: Some(line) }
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File { path, line: None } => f.write_str(path),
+            Self::File { path, line: Some(line) } => write!(f, "{path}:{line}"),
+            Self::Disk { disk_byte } => write!(f, "disk byte {disk_byte}"),
+            Self::Volume { volume } => f.write_str(volume),
+        }
+    }
+}
+
+/// A disk's partition table in the report.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableFacts {
+    /// Length of the disk in bytes.
+    pub disk_len: u64,
+    /// The scheme, sector and what the first sector says.
+    pub scheme: kiln_disk::partition::Scheme,
+    /// Bytes in a sector.
+    pub sector_len: u64,
+    /// The first sector.
+    pub mbr: kiln_disk::partition::MbrFacts,
+    /// The GPT.
+    pub gpt: Option<kiln_disk::partition::GptTable>,
+    /// The partitions.
+    pub partitions: Vec<kiln_disk::partition::Partition>,
+    /// What is wrong with it, in words.
+    pub faults: Vec<String>,
+    /// The same, typed.
+    #[serde(skip)]
+    pub typed_faults: Vec<TableFault>,
+}
+
+/// A mounted volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MountFacts {
+    /// Where.
+    pub at: String,
+    /// Index in `volumes`.
+    pub volume: usize,
+}
+
+/// Everything known about a guest.
+#[derive(Clone, Serialize)]
+pub struct GuestReport {
+    /// `kiln.guest.v1`.
+    pub schema: &'static str,
+    /// The partition table of each disk.
+    pub tables: Vec<TableFacts>,
+    /// Everything that may hold a file system.
+    pub volumes: Vec<Volume>,
+    /// Volume groups of LVM2.
+    pub groups: Vec<crate::volume::lvm::Group>,
+    /// Volumes that look like the root of a system; the first is the one described.
+    pub roots: Vec<usize>,
+    /// What was mounted to look at it.
+    pub mounts: Vec<MountFacts>,
+    /// The system.
+    pub os: Option<os::Os>,
+    /// How the machine starts.
+    pub boot: boot::Boot,
+    /// The kernels with their initramfs and modules.
+    pub kernels: Vec<kernel::Kernel>,
+    /// `/etc/fstab`.
+    pub fstab: Vec<fstab::Line>,
+    /// `/etc/crypttab`: names of its mappings with their lines.
+    pub crypttab: Vec<fstab::Crypt>,
+    /// How it gets an address.
+    pub network: network::Network,
+    /// cloud-init.
+    pub cloud_init: Option<cloud::CloudInit>,
+    /// Agents and tools of clouds and hypervisors.
+    pub agents: Vec<cloud::Agent>,
+    /// The SSH server.
+    pub ssh: access::Ssh,
+    /// Who can log in; no hashes.
+    pub accounts: Vec<access::Account>,
+    /// Permission bits of `/etc/shadow`.
+    pub shadow_mode: Option<u32>,
+    /// `SELINUX=`.
+    pub selinux: Option<String>,
+    /// Whether a relabel of the next boot is asked for.
+    pub selinux_relabel: bool,
+    /// Things that must not be in an image that others start, by path.
+    pub secrets: Vec<secrets::Secret>,
+    /// Packages, where they can be counted.
+    pub packages: Option<u64>,
+    /// What could not be read, in words.
+    pub problems: Vec<String>,
+}
+
+/// A report and the means to look further.
+pub struct Examination {
+    /// The facts.
+    pub report: GuestReport,
+    /// The guest's tree; empty when no root was found.
+    pub tree: Tree,
+    /// Trees of the FAT volumes that firmware would look into, with their volumes.
+    pub esps: Vec<(usize, Tree)>,
+}
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Everything but the insides of an initramfs.
+    Quick,
+    /// Everything.
+    #[default]
+    Full,
+}
+
+/// Looks at the disks of one machine; the first is the one it starts from.
+///
+/// # Errors
+/// I/O of the disks. What is wrong with the guest is in the report.
+pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> Result<Examination> {
+    let layout = layout(disks, budget)?;
+    let mut problems = layout.problems.clone();
+    let found = root::find(&layout, &mut problems)?;
+    let (tree, roots) = (found.tree, found.roots);
+    let fstab = fstab::read(&tree);
+    let esps = root::esps(&layout, &mut problems);
+    let entries = loader::read(&tree, &esps, &layout);
+    let boot = boot::read(disks, &layout, &tree, &esps, entries)?;
+    let kernels = kernel::read(&tree, &boot, depth);
+    let mut report = GuestReport {
+        schema: "kiln.guest.v1",
+        tables: layout
+            .tables
+            .iter()
+            .zip(disks)
+            .map(|(table, disk)| table_facts(table, disk.disk_len()))
+            .collect(),
+        roots,
+        mounts: tree.mounts().map(|(at, volume)| MountFacts { at: crate::text::lossy(at), volume }).collect(),
+        os: os::read(&tree),
+        boot,
+        kernels,
+        crypttab: fstab::crypttab(&tree),
+        fstab,
+        network: network::read(&tree),
+        cloud_init: cloud::read(&tree),
+        agents: cloud::agents(&tree),
+        ssh: access::ssh(&tree),
+        accounts: access::accounts(&tree),
+        shadow_mode: tree.stat("/etc/shadow").ok().and_then(|stat| stat.mode),
+        selinux: tree.text("/etc/selinux/config").and_then(|text| crate::text::assigned(&text, "SELINUX")),
+        selinux_relabel: tree.exists("/.autorelabel"),
+        secrets: secrets::read(&tree),
+        packages: os::packages(&tree),
+        volumes: layout.volumes,
+        groups: layout.groups,
+        problems,
+    };
+    measure(&mut report, &tree, &esps);
+    Ok(Examination { report, tree, esps })
+}
+
+/// Space that must be counted.
+fn measure(report: &mut GuestReport, tree: &Tree, esps: &[(usize, Tree)]) {
+    let _ = tree;
+    for (index, volume) in report.volumes.iter_mut().enumerate() {
+        let mounted = esps.iter().any(|(esp, _)| *esp == index);
+        if volume.probed.space.is_none() && mounted && volume.probed.readable() {
+            let opened = crate::fs::open(&volume.disk, volume.probed.content, &crate::fs::Root::Default);
+            volume.probed.space = opened.and_then(|fs| fs.space()).ok().flatten();
+        }
+    }
+}
+
+fn table_facts(table: &PartitionTable, disk_len: u64) -> TableFacts {
+    TableFacts {
+        disk_len,
+        scheme: table.scheme,
+        sector_len: table.sector_len,
+        mbr: table.mbr.clone(),
+        gpt: table.gpt.clone(),
+        partitions: table.partitions.clone(),
+        faults: table.faults.iter().map(fault_words).collect(),
+        typed_faults: table.faults.clone(),
+    }
+}
+
+/// A fault of a partition table in words.
+#[must_use]
+pub fn fault_words(fault: &TableFault) -> String {
+    match fault {
+        TableFault::PastEnd { number, end } => {
+            format!("partition {number} ends at byte {end}, past the disk")
+        }
+        TableFault::Overlap { first, second, at } => {
+            format!("partitions {first} and {second} share bytes from {at} on")
+        }
+        TableFault::Chain { at } => format!("the extended partition's chain breaks at byte {at}"),
+        TableFault::Gpt { copy, at, fault } => {
+            let copy = if *copy == GptCopy::Primary { "primary" } else { "backup" };
+            format!("the {copy} GPT at byte {at}: {fault}")
+        }
+    }
+}
+
+impl GuestReport {
+    /// The volume of the root.
+    #[must_use]
+    pub fn root(&self) -> Option<&Volume> {
+        self.volumes.get(*self.roots.first()?)
+    }
+
+    /// The volume that is mounted there.
+    #[must_use]
+    pub fn mounted(&self, at: &str) -> Option<&Volume> {
+        let mount = self.mounts.iter().find(|mount| mount.at == at)?;
+        self.volumes.get(mount.volume)
+    }
+
+    /// Whether a volume of the guest was left with changes to be recovered, or worse.
+    #[must_use]
+    pub fn state_of(&self, volume: usize) -> Option<FsState> {
+        self.volumes.get(volume)?.probed.state
+    }
+
+    /// The volume that a device name of the guest means (`UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=`, `/dev/...`).
+    #[must_use]
+    pub fn device(&self, name: &str) -> Device {
+        fstab::device(name, &self.volumes)
+    }
+}
+
+pub use fstab::Device;
+
+/// A layout's volume by a name of the guest.
+fn volume_named(name: &str, layout: &Layout) -> Option<usize> {
+    match fstab::device(name, &layout.volumes) {
+        Device::Volume(index) => Some(index),
+        _ => None,
+    }
+}

@@ -1,0 +1,153 @@
+//! ext2, ext3 and ext4, by `ext4-view`, which replays the journal in memory.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType, PathBuf};
+use kiln_disk::Disk;
+
+use super::guard::guarded;
+use super::{Bytes, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error};
+
+/// An ext file system.
+pub(super) struct Ext {
+    fs: Ext4,
+    failure: Failure,
+    /// The file read last: its reader finds a place only by walking there.
+    open: RefCell<Option<(Vec<u8>, File)>>,
+}
+
+/// The disk, with or without the superblock's word that its journal is to be replayed.
+struct Reader {
+    bytes: Bytes,
+    without_journal: bool,
+}
+
+/// The byte of s_feature_incompat that holds RECOVER, 0x4.
+const INCOMPAT_AT: u64 = 1024 + 0x60;
+
+impl Ext4Read for Reader {
+    fn read(
+        &mut self,
+        at: u64,
+        buf: &mut [u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        self.bytes.fill(at, buf)?;
+        let flag = INCOMPAT_AT.checked_sub(at).and_then(|at| usize::try_from(at).ok());
+        if let (true, Some(byte)) = (self.without_journal, flag.and_then(|flag| buf.get_mut(flag))) {
+            *byte &= !0x4;
+        }
+        Ok(())
+    }
+}
+
+impl Ext {
+    pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Self> {
+        match Self::load(disk, false) {
+            // Journals without checksums (ext3, ext4 of older systems) are not replayed by the reader. What is on the
+            // disk itself is then read; `Probed::state` says that the journal holds more.
+            Err(FsError::Unsupported(why)) if why.contains("journal") => Self::load(disk, true),
+            other => other,
+        }
+    }
+
+    fn load(disk: &Arc<dyn Disk>, without_journal: bool) -> Result<Self> {
+        let (bytes, failure) = Bytes::new(disk);
+        let reader = Reader { bytes, without_journal };
+        let fs = guarded(|| Ext4::load(Box::new(reader)).map_err(|error| told(error, &failure)))?;
+        Ok(Self { fs, failure, open: RefCell::new(None) })
+    }
+
+    fn run<T>(&self, work: impl FnOnce() -> std::result::Result<T, Ext4Error>) -> Result<T> {
+        guarded(|| work().map_err(|error| told(error, &self.failure)))
+    }
+}
+
+fn told(error: Ext4Error, failure: &Failure) -> FsError {
+    if let Some(error) = disk_error(failure) {
+        return error.into();
+    }
+    match error {
+        Ext4Error::NotFound => FsError::NotFound,
+        Ext4Error::IsADirectory
+        | Ext4Error::NotADirectory
+        | Ext4Error::NotASymlink
+        | Ext4Error::IsASpecialFile => FsError::WrongKind,
+        Ext4Error::TooManySymlinks => FsError::Links,
+        Ext4Error::Encrypted | Ext4Error::Incompatible(_) => FsError::Unsupported(error.to_string()),
+        other => FsError::Damaged(other.to_string()),
+    }
+}
+
+fn path(bytes: &[u8]) -> Result<PathBuf> {
+    PathBuf::try_from(bytes).map_err(|_| FsError::NotFound)
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::Regular => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Link,
+        _ => Kind::Special,
+    }
+}
+
+impl FileSystem for Ext {
+    fn list(&self, at: &[u8]) -> Result<Vec<Entry>> {
+        let at = path(at)?;
+        self.run(|| {
+            let mut entries = Vec::new();
+            for entry in self.fs.read_dir(&at)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name.as_ref();
+                if name != b"." && name != b".." {
+                    entries.push(Entry { name: name.to_vec(), kind: kind(entry.file_type()?) });
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    fn stat(&self, at: &[u8]) -> Result<Stat> {
+        let at = path(at)?;
+        self.run(|| {
+            let data = self.fs.symlink_metadata(&at)?;
+            Ok(Stat {
+                kind: kind(data.file_type()),
+                len: data.len(),
+                mode: Some(u32::from(data.mode()) & 0o7777),
+                uid: Some(data.uid()),
+            })
+        })
+    }
+
+    fn read_link(&self, at: &[u8]) -> Result<Vec<u8>> {
+        let at = path(at)?;
+        self.run(|| Ok(self.fs.read_link(&at)?.as_ref().to_vec()))
+    }
+
+    fn read(&self, at_path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {
+        let held = self.open.borrow_mut().take().filter(|(known, _)| known == at_path);
+        let target = path(at_path)?;
+        let (file, read) = self.run(|| {
+            let mut file = match held {
+                Some((_, file)) => file,
+                None => self.fs.open(&target)?,
+            };
+            if file.position() != at {
+                file.seek_to(at)?;
+            }
+            let mut read = 0_usize;
+            while let Some(rest) = buf.get_mut(read..).filter(|rest| !rest.is_empty()) {
+                match file.read_bytes(rest)? {
+                    0 => break,
+                    more => read = read.saturating_add(more),
+                }
+            }
+            Ok((file, read))
+        })?;
+        *self.open.borrow_mut() = Some((at_path.to_vec(), file));
+        Ok(read)
+    }
+}

@@ -1,0 +1,185 @@
+//! File systems, read only, behind one trait.
+//!
+//! Paths are bytes, absolute, and physical: no link and no `..` in them. Following links is the business of
+//! [`crate::tree`], so that no reader of a file system can be led anywhere.
+
+mod btrfs;
+mod ext;
+pub mod fat;
+mod guard;
+mod xfs;
+
+use std::sync::Arc;
+
+use kiln_disk::{Disk, GuestOffset};
+use serde::Serialize;
+
+use crate::volume::{Content, Space};
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, pipe or socket.
+    Special,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name: bytes, without a slash, never `.` or `..`.
+    pub name: Vec<u8>,
+    /// What it stands for.
+    pub kind: Kind,
+}
+
+/// What is known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: Kind,
+    /// Length in bytes.
+    pub len: u64,
+    /// Permission bits with set-uid, set-gid and sticky; `None` where the file system or its reader has none.
+    pub mode: Option<u32>,
+    /// Owner, where known.
+    pub uid: Option<u32>,
+}
+
+/// Why a file cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FsError {
+    /// There is no such name.
+    #[error("no such file")]
+    NotFound,
+    /// A directory where a file was wanted, or the other way round.
+    #[error("not the kind of file that was asked for")]
+    WrongKind,
+    /// Links lead round and round, or on for ever.
+    #[error("too many symbolic links")]
+    Links,
+    /// The file is longer than whoever asked wants to hold.
+    #[error("the file has {len} bytes, more than {limit}")]
+    TooLong {
+        /// Its length.
+        len: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The file system contradicts itself.
+    #[error("the file system is damaged: {0}")]
+    Damaged(String),
+    /// It uses what the reader does not know.
+    #[error("the file system cannot be read: {0}")]
+    Unsupported(String),
+    /// The reader crashed: a fault of ours, brought out by the image.
+    #[error("the reader of this file system crashed: {0}")]
+    Crashed(String),
+    /// The disk below.
+    #[error("the disk cannot be read")]
+    Disk(#[from] kiln_disk::Error),
+}
+
+/// Results of this module.
+pub type Result<T, E = FsError> = std::result::Result<T, E>;
+
+/// A file system that can be looked into.
+pub trait FileSystem {
+    /// The names in a directory, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn list(&self, path: &[u8]) -> Result<Vec<Entry>>;
+
+    /// What the name itself is: a link is a link.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn stat(&self, path: &[u8]) -> Result<Stat>;
+
+    /// What a link says.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>>;
+
+    /// Fills `buf` from byte `at` of a file; fewer bytes only at its end.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn read(&self, path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Space, where it has to be counted and is not in the superblock.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn space(&self) -> Result<Option<Space>> {
+        Ok(None)
+    }
+}
+
+/// Which part of a file system is its root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Root {
+    /// Its own choice.
+    #[default]
+    Default,
+    /// A subvolume of btrfs, by path from the top level.
+    Subvolume(Vec<u8>),
+    /// The top level of btrfs.
+    Top,
+}
+
+/// Opens the file system on a volume.
+///
+/// # Errors
+/// [`FsError`]; [`FsError::Unsupported`] for content that no reader here knows.
+pub fn open(disk: &Arc<dyn Disk>, content: Content, root: &Root) -> Result<Box<dyn FileSystem>> {
+    Ok(match content {
+        Content::Ext => Box::new(ext::Ext::open(disk)?),
+        Content::Xfs => Box::new(xfs::XfsVolume::open(disk)?),
+        Content::Btrfs => Box::new(btrfs::BtrfsVolume::open(disk, root)?),
+        Content::Fat => Box::new(fat::Fat::open(disk)?),
+        other => return Err(FsError::Unsupported(other.word().to_owned())),
+    })
+}
+
+/// The disk as the readers of other people want it; keeps the error that they would lose.
+pub(crate) struct Bytes {
+    disk: Arc<dyn Disk>,
+    failure: Arc<std::sync::Mutex<Option<kiln_disk::Error>>>,
+}
+
+impl Bytes {
+    /// A reader, and the place where its disk's error can be found.
+    fn new(disk: &Arc<dyn Disk>) -> (Self, Failure) {
+        let failure = Failure::default();
+        (Self { disk: Arc::clone(disk), failure: Arc::clone(&failure) }, failure)
+    }
+
+    fn fill(&self, at: u64, buf: &mut [u8]) -> std::result::Result<(), DiskFailed> {
+        self.disk.read_guest(GuestOffset::new(at), buf).map_err(|error| {
+            *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            DiskFailed
+        })
+    }
+}
+
+/// Where a disk's error waits.
+type Failure = Arc<std::sync::Mutex<Option<kiln_disk::Error>>>;
+
+/// The disk's own error, when it is the reason.
+fn disk_error(failure: &Failure) -> Option<kiln_disk::Error> {
+    failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+}
+
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the disk cannot be read")]
+pub(crate) struct DiskFailed;

@@ -1,0 +1,361 @@
+//! Rules of the chain from firmware to kernel.
+
+use super::{Case, Firmware, Hits, Impact};
+use crate::facts::loader::Entry;
+use crate::facts::{Device, Seen};
+use crate::volume::{Content, Place as Where};
+
+/// Whether a firmware finds something that starts the kernel.
+pub(super) fn starts(case: &Case<'_>, firmware: Firmware) -> bool {
+    let boot = &case.report.boot;
+    match firmware {
+        Firmware::Bios => boot.bios,
+        Firmware::Uefi => fallback(case),
+    }
+}
+
+/// The name of the fallback loader of this guest's architecture (UEFI 2.10, 3.5.1.1).
+fn fallback_name(case: &Case<'_>) -> &'static str {
+    match case.report.os.as_ref().and_then(|os| os.architecture) {
+        Some("aarch64") => "/EFI/BOOT/BOOTAA64.EFI",
+        Some("riscv64") => "/EFI/BOOT/BOOTRISCV64.EFI",
+        _ => "/EFI/BOOT/BOOTX64.EFI",
+    }
+}
+
+fn fallback(case: &Case<'_>) -> bool {
+    let name = fallback_name(case);
+    case.report.boot.fallback.iter().any(|program| {
+        program.path.eq_ignore_ascii_case(name) && program.len > 0 && program.architecture.is_some()
+    })
+}
+
+/// The entries that decide: the default one of each loader's file.
+fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
+    case.report.boot.entries.iter().filter(|entry| entry.default).collect()
+}
+
+/// boot.mode
+pub(super) fn mode(case: &Case<'_>, hits: &mut Hits) {
+    let boot = &case.report.boot;
+    let wanted: Vec<Firmware> = case.firmwares().collect();
+    if wanted.iter().any(|firmware| starts(case, *firmware)) {
+        return;
+    }
+    let bios = wanted.contains(&Firmware::Bios);
+    let uefi = wanted.contains(&Firmware::Uefi);
+    let why_uefi = || match () {
+        () if boot.esp.is_none() => "there is no EFI system partition".to_owned(),
+        () if boot.uefi => format!("{} is missing", fallback_name(case)),
+        () => "the EFI system partition holds no loader".to_owned(),
+    };
+    match (bios, uefi) {
+        (true, true) => hits.add(
+            format!("neither BIOS nor UEFI can start it: {}; {}", boot.bios_fault, why_uefi()),
+            Seen::Disk { disk_byte: boot.bios_at },
+        ),
+        (true, false) => hits.add(
+            format!("a BIOS cannot start it: {}", boot.bios_fault),
+            Seen::Disk { disk_byte: boot.bios_at },
+        ),
+        // boot.fallback-efi speaks where a partition is there and only the loader is missing.
+        (false, true) if boot.esp.is_none() => {
+            hits.add(format!("UEFI cannot start it: {}", why_uefi()), Seen::Disk { disk_byte: 0 });
+        }
+        _ => {}
+    }
+}
+
+/// boot.fallback-efi
+pub(super) fn fallback_efi(case: &Case<'_>, hits: &mut Hits) {
+    let boot = &case.report.boot;
+    let Some(esp) = boot.esp else { return };
+    if !case.firmwares().any(|firmware| firmware == Firmware::Uefi) || fallback(case) {
+        return;
+    }
+    let name = fallback_name(case);
+    let mounted = case.report.mounts.iter().find(|mount| mount.volume == esp).map(|mount| mount.at.as_str());
+    let place = Seen::file(format!("{}{name}", mounted.unwrap_or("ESP:")));
+    let broken = boot.fallback.iter().find(|program| program.path.eq_ignore_ascii_case(name));
+    let what = match broken {
+        Some(program) if program.len == 0 => format!("{name} on the EFI system partition is empty"),
+        Some(_) => format!("{name} on the EFI system partition is no program"),
+        None => format!("{name} is missing on the EFI system partition"),
+    };
+    let by_bios = case.firmwares().any(|firmware| firmware == Firmware::Bios) && boot.bios;
+    if by_bios {
+        hits.add_as(Impact::Advice, format!("{what}; only a BIOS can start it"), place);
+    } else {
+        hits.add(what, place);
+    }
+}
+
+/// boot.active
+pub(super) fn active(case: &Case<'_>, hits: &mut Hits) {
+    let Some(table) = case.report.tables.first() else { return };
+    let bios = case.firmwares().any(|firmware| firmware == Firmware::Bios);
+    let mbr = table.scheme == kiln_disk::partition::Scheme::Mbr;
+    if bios && mbr && case.report.boot.bios && table.partitions.iter().all(|partition| !partition.active) {
+        hits.add_as(
+            Impact::Advice,
+            "no partition is marked active; some firmware then starts nothing",
+            Seen::Disk { disk_byte: 446 },
+        );
+    }
+}
+
+/// boot.loader
+pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
+    if !case.is_linux() {
+        return;
+    }
+    let boot = &case.report.boot;
+    for path in &boot.empty_configs {
+        let size = case.examination.tree.stat(path).map_or(0, |stat| stat.len);
+        hits.add(format!("{path} ({size} bytes) names nothing to start"), Seen::file(path));
+    }
+    if boot.entries.is_empty() && boot.empty_configs.is_empty() && !boot.loaders.contains(&"unified-kernel") {
+        let place = ["/boot/grub2", "/boot/grub"].into_iter().find(|dir| case.examination.tree.exists(dir));
+        match place {
+            Some(dir) => {
+                let path = format!("{dir}/grub.cfg");
+                hits.add(format!("{path} is missing: the loader has nothing to start"), Seen::file(path));
+            }
+            None => hits.add("no loader's configuration was found", Seen::file("/boot")),
+        }
+    }
+    for entry in default_entries(case) {
+        if let Some(search) = entry.search.as_ref().filter(|search| !search.found) {
+            let path = match &entry.seen {
+                Seen::File { path, .. } => Seen::line(path.clone(), search.line),
+                other => other.clone(),
+            };
+            // GRUB goes on with the partition it came from, where its files most often are.
+            hits.add_as(
+                Impact::Advice,
+                format!("the loader searches for {}, which is not on this disk", search.device),
+                path,
+            );
+        }
+    }
+}
+
+/// boot.root-arg
+pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
+    for entry in default_entries(case) {
+        let place = match &entry.seen {
+            Seen::File { path, .. } if entry.loader != "bls" => Seen::line(path.clone(), entry.kernel_line),
+            other => other.clone(),
+        };
+        let Some(root) = entry.argument("root") else {
+            let dracut = entry.cmdline.contains("rd.") || entry.argument("ostree").is_some();
+            if !dracut && !entry.kernel.is_empty() {
+                hits.add_as(Impact::Advice, "the command line names no root=", place);
+            }
+            continue;
+        };
+        match case.report.device(root) {
+            Device::Missing => hits.add(format!("root={root} is not on this disk"), place),
+            Device::Volume(index) => {
+                let root_volume = case.report.roots.contains(&index);
+                let node = root.strip_prefix("/dev/").and_then(crate::facts::fstab::disk_and_partition);
+                if node.is_some() && !root.contains(case.place.disk_prefix) {
+                    hits.add(
+                        format!("root={root}: disks are called /dev/{}… there", case.place.disk_prefix),
+                        place,
+                    );
+                } else if !root_volume && !case.report.roots.is_empty() {
+                    hits.add(format!("root={root} is a volume without a system"), place);
+                }
+            }
+            Device::Unknown | Device::NotDisk => {}
+        }
+    }
+}
+
+/// boot.kernel
+pub(super) fn kernel(case: &Case<'_>, hits: &mut Hits) {
+    let tree = &case.examination.tree;
+    for entry in default_entries(case) {
+        let path = match &entry.seen {
+            Seen::File { path, .. } => path.clone(),
+            _ => String::new(),
+        };
+        if entry.kernel_path.is_none() {
+            hits.add(
+                format!("{} is not there, and the loader is told to start it", entry.kernel),
+                Seen::line(path.clone(), entry.kernel_line),
+            );
+        }
+        if entry.initramfs.len() > entry.initramfs_paths.len() && entry.kernel_path.is_some() {
+            let missing = entry.initramfs.last().map_or("", String::as_str);
+            hits.add(
+                format!("{missing} is not there, and the loader is told to load it"),
+                Seen::line(path, entry.initramfs_line),
+            );
+        }
+    }
+    for kernel in case.report.kernels.iter().filter(|kernel| is_default(case, &kernel.path)) {
+        if let Some(fault) = &kernel.fault {
+            hits.add(format!("{}: {fault}", kernel.path), Seen::file(&kernel.path));
+            continue;
+        }
+        if let Some(file) = &kernel.initramfs {
+            if file.len == 0 {
+                hits.add(format!("{} is empty", file.path), Seen::file(&file.path));
+            } else if let Some(content) = &file.content {
+                if let Some(fault) = &content.fault {
+                    hits.add(format!("{} is damaged: {fault}", file.path), Seen::file(&file.path));
+                } else if !content.init {
+                    hits.add(format!("{} holds no /init", file.path), Seen::file(&file.path));
+                } else if !content.releases.is_empty()
+                    && !kernel.release.is_empty()
+                    && !content.releases.contains(&kernel.release)
+                {
+                    let of: Vec<&str> = content.releases.iter().map(String::as_str).collect();
+                    hits.add(
+                        format!(
+                            "{} has modules of {}, the kernel is {}",
+                            file.path,
+                            of.join(", "),
+                            kernel.release
+                        ),
+                        Seen::file(&file.path),
+                    );
+                }
+            }
+        }
+        let lost = match (&kernel.modules_dir, kernel.has_modules_dep) {
+            (None, _) if !kernel.release.is_empty() && tree.exists("/lib/modules") => Some((
+                format!("/lib/modules/{}", kernel.release),
+                "is missing: no driver can be loaded after the start",
+            )),
+            (Some(dir), false) => {
+                Some((format!("{dir}/modules.dep"), "is missing or empty: no driver can be loaded by name"))
+            }
+            _ => None,
+        };
+        if let Some((path, why)) = lost {
+            match mount_without_driver(case, kernel) {
+                Some(line) => hits.add(
+                    format!("{path} {why}, and {} ({}) cannot be mounted", line.mount_point, line.kind),
+                    Seen::file(path),
+                ),
+                None => hits.add_as(Impact::NoNetwork, format!("{path} {why}"), Seen::file(path)),
+            }
+        }
+        if kernel.release.contains("xen") && kernel.config.is_none() {
+            hits.add_as(Impact::Advice, "the kernel may be one for Xen only", Seen::file(&kernel.path));
+        }
+    }
+}
+
+/// A line of fstab that the start needs and whose driver is neither in the kernel nor that of the root.
+fn mount_without_driver<'a>(
+    case: &'a Case<'_>,
+    kernel: &crate::facts::kernel::Kernel,
+) -> Option<&'a crate::facts::fstab::Line> {
+    let root = case.report.root().map(|root| root.probed.kind.as_str());
+    case.report.fstab.iter().find(|line| {
+        let known = matches!(line.kind.as_str(), "vfat" | "xfs" | "btrfs" | "ext4" | "f2fs");
+        let here = matches!(case.report.device(&line.device), Device::Volume(_));
+        known
+            && here
+            && !line.optional()
+            && Some(line.kind.as_str()) != root
+            && !kernel.builtin.contains(&line.kind)
+    })
+}
+
+/// Whether a default entry starts this kernel.
+pub(super) fn is_default(case: &Case<'_>, path: &str) -> bool {
+    default_entries(case).iter().any(|entry| entry.kernel_path.as_deref() == Some(path))
+}
+
+/// boot.console
+pub(super) fn console(case: &Case<'_>, hits: &mut Hits) {
+    if !matches!(case.place.id, "gcp" | "azure" | "aws" | "openstack" | "oracle") {
+        return;
+    }
+    for entry in default_entries(case) {
+        let serial = entry.arguments("console").iter().any(|console| {
+            console.starts_with("ttyS") || console.starts_with("ttyAMA") || console.starts_with("hvc")
+        });
+        if !serial {
+            let place = match &entry.seen {
+                Seen::File { path, .. } => Seen::line(path.clone(), entry.kernel_line),
+                other => other.clone(),
+            };
+            hits.add("no console=ttyS0 on the command line: the place's console shows nothing", place);
+        }
+    }
+}
+
+/// boot.crypt
+pub(super) fn crypt(case: &Case<'_>, hits: &mut Hits) {
+    for volume in &case.report.volumes {
+        if matches!(volume.probed.content, Content::Luks | Content::BitLocker) {
+            let at = volume.start().map_or(Seen::Volume { volume: volume.place.to_string() }, |disk_byte| {
+                Seen::Disk { disk_byte }
+            });
+            let root = case.report.roots.is_empty();
+            let what = format!("{} is encrypted ({})", volume.place, volume.probed.kind);
+            if root {
+                hits.add(format!("{what}: somebody must type its passphrase at every start"), at);
+            } else {
+                hits.add_as(Impact::Advice, what, at);
+            }
+        }
+    }
+    for line in &case.report.crypttab {
+        if line.optional || case.report.device(&line.device) != Device::Missing {
+            continue;
+        }
+        let seen = Seen::line("/etc/crypttab", line.line);
+        let what = format!("{} ({}) is not on this disk", line.device, line.name);
+        let mapped = format!("/dev/mapper/{}", line.name);
+        let needed = case.report.fstab.iter().any(|mount| mount.device == mapped && !mount.optional());
+        if needed {
+            hits.add(format!("{what}, and fstab mounts it"), seen);
+        } else {
+            hits.add_as(Impact::Advice, format!("{what}: the start waits 90 seconds for it"), seen);
+        }
+    }
+}
+
+/// boot.dual
+pub(super) fn dual(case: &Case<'_>, hits: &mut Hits) {
+    if let Some(second) = case.report.roots.get(1).and_then(|index| case.report.volumes.get(*index)) {
+        let seen = match &second.place {
+            Where::Partition { start, .. } => Seen::Disk { disk_byte: *start },
+            other => Seen::Volume { volume: other.to_string() },
+        };
+        hits.add(format!("{} holds a second system", second.place), seen);
+    }
+}
+
+/// init.systemd
+pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
+    if !case.is_linux() {
+        return;
+    }
+    let tree = &case.examination.tree;
+    let entry = default_entries(case);
+    if entry.iter().any(|entry| entry.argument("init").is_some()) {
+        return;
+    }
+    if !tree.exists("/sbin/init")
+        && !tree.exists("/usr/lib/systemd/systemd")
+        && !tree.exists("/lib/systemd/systemd")
+    {
+        return hits.add("/sbin/init is not there: the kernel has nothing to run", Seen::file("/sbin/init"));
+    }
+    if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd")) {
+        let own = "/etc/systemd/system/default.target";
+        let targets = [own, "/usr/lib/systemd/system/default.target", "/lib/systemd/system/default.target"];
+        let masked = tree.read_link(own).is_ok_and(|target| target == "/dev/null");
+        if masked || targets.iter().all(|path| !tree.exists(path)) {
+            hits.add("default.target leads nowhere: systemd does not know what to start", Seen::file(own));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Judging a guest for a place: rows of rules, findings, a verdict.
+
+mod boot;
+mod disk;
+mod drivers;
+mod hygiene;
+mod login;
+mod network;
+pub mod places;
+mod storage;
+mod table;
+
+use serde::Serialize;
+
+use crate::facts::{Examination, GuestReport, Seen};
+
+pub use places::{Firmware, PLACES, Place, place};
+pub use table::RULES;
+
+/// Version of the rules. Grows when a rule does, so that stored results can be told from new ones.
+pub const RULE_SET: &str = "1";
+
+/// What a finding does to the guest's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Impact {
+    /// Worth knowing.
+    Advice,
+    /// Not fit to be given to others.
+    Hygiene,
+    /// It starts, and its owner cannot log in.
+    NoLogin,
+    /// It starts without a network.
+    NoNetwork,
+    /// It does not start.
+    WillNotBoot,
+    /// The place refuses it.
+    RejectedAtImport,
+}
+
+impl Impact {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Advice => "advice",
+            Self::Hygiene => "hygiene",
+            Self::NoLogin => "no login",
+            Self::NoNetwork => "no network",
+            Self::WillNotBoot => "will not boot",
+            Self::RejectedAtImport => "rejected at import",
+        }
+    }
+
+    /// Whether the machine does not come up.
+    #[must_use]
+    pub const fn stops(self) -> bool {
+        matches!(self, Self::WillNotBoot | Self::RejectedAtImport)
+    }
+}
+
+/// A row: what can be found, said before anything is.
+pub struct Rule {
+    /// Stable id, never renamed.
+    pub id: &'static str,
+    /// What is looked at.
+    pub inspects: &'static str,
+    /// What is wrong, without details.
+    pub summary: &'static str,
+    /// What it means, in plain words.
+    pub effect: &'static str,
+    /// What to type.
+    pub fix: &'static str,
+    /// How bad it is where the place does not say otherwise.
+    pub impact: Impact,
+    /// The message of Tencent Cloud's import task that it would have been.
+    pub tencent_error: Option<&'static str>,
+    run: fn(&Case<'_>, &mut Hits),
+}
+
+/// What a rule looks at.
+pub(crate) struct Case<'a> {
+    pub(crate) report: &'a GuestReport,
+    pub(crate) examination: &'a Examination,
+    pub(crate) place: &'a Place,
+    pub(crate) options: &'a Options,
+}
+
+impl Case<'_> {
+    /// The firmware that the place may start the disk with, as far as the caller left the choice.
+    pub(crate) fn firmwares(&self) -> impl Iterator<Item = Firmware> + '_ {
+        let wanted = self.options.firmware;
+        self.place
+            .firmware
+            .iter()
+            .copied()
+            .filter(move |firmware| wanted.is_none_or(|wanted| wanted == *firmware))
+    }
+
+    /// Whether it is Linux: everything else is not judged by these rules.
+    pub(crate) fn is_linux(&self) -> bool {
+        self.report.os.is_some() && !self.report.roots.is_empty()
+    }
+}
+
+/// What a rule found.
+#[derive(Default)]
+pub(crate) struct Hits {
+    list: Vec<Hit>,
+    unknown: Option<String>,
+}
+
+struct Hit {
+    detail: String,
+    seen: Seen,
+    impact: Option<Impact>,
+    fix: Option<String>,
+}
+
+impl Hits {
+    /// The most that one rule reports.
+    const MAX: usize = 20;
+
+    /// Something is wrong.
+    pub(crate) fn add(&mut self, detail: impl Into<String>, seen: Seen) {
+        self.push(Hit { detail: detail.into(), seen, impact: None, fix: None });
+    }
+
+    /// Something is wrong, to another degree than the row says.
+    pub(crate) fn add_as(&mut self, impact: Impact, detail: impl Into<String>, seen: Seen) {
+        self.push(Hit { detail: detail.into(), seen, impact: Some(impact), fix: None });
+    }
+
+    /// Something is wrong, with commands of its own.
+    pub(crate) fn add_fix(&mut self, detail: impl Into<String>, seen: Seen, fix: String) {
+        self.push(Hit { detail: detail.into(), seen, impact: None, fix: Some(fix) });
+    }
+
+    fn push(&mut self, hit: Hit) {
+        if self.list.len() < Self::MAX {
+            self.list.push(hit);
+        }
+    }
+
+    /// The rule cannot say.
+    pub(crate) fn unknown(&mut self, why: impl Into<String>) {
+        self.unknown = Some(why.into());
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GuestFinding {
+    /// The rule.
+    pub id: &'static str,
+    /// What it does there.
+    pub severity: Impact,
+    /// What is wrong.
+    pub summary: &'static str,
+    /// This time.
+    pub detail: String,
+    /// The file and line, or the byte of the disk.
+    pub at: Seen,
+    /// What it means.
+    pub effect: &'static str,
+    /// What to type.
+    pub fix: String,
+    /// What Tencent Cloud's import would have said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tencent_error: Option<&'static str>,
+}
+
+/// A rule that could not be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unanswered {
+    /// The rule.
+    pub id: &'static str,
+    /// Why.
+    pub why: String,
+    /// How bad it could be.
+    pub severity: Impact,
+}
+
+/// Whether the guest comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It comes up, gets an address, lets its owner in.
+    Boots,
+    /// It comes up, and something is left to be desired.
+    BootsWithWarnings,
+    /// It does not come up, or is not even taken.
+    WillNotBoot,
+    /// A rule that decides could not be answered.
+    Unknown,
+}
+
+impl Verdict {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Boots => "boots",
+            Self::BootsWithWarnings => "boots with warnings",
+            Self::WillNotBoot => "will not boot",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The answer for one place.
+#[derive(Debug, Clone, Serialize)]
+pub struct Judgement {
+    /// The place's id.
+    pub target: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why, in one line: the worst finding or the open question.
+    pub because: Option<String>,
+    /// The firmware that would start it there, in order of preference.
+    pub firmware: Vec<Firmware>,
+    /// What is wrong, worst first.
+    pub findings: Vec<GuestFinding>,
+    /// What could not be answered.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// What the caller knows better.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Only this firmware will be used.
+    pub firmware: Option<Firmware>,
+    /// Today, "YYYY-MM-DD", to tell what is past its end of life.
+    pub today: Option<String>,
+}
+
+/// Judges a guest for a place.
+#[must_use]
+pub fn judge(examination: &Examination, place: &'static Place, options: &Options) -> Judgement {
+    let case = Case { report: &examination.report, examination, place, options };
+    let (mut findings, mut unanswered) = (Vec::new(), Vec::new());
+    for rule in RULES {
+        let Some(impact) = place.impact(rule.id, rule.impact) else { continue };
+        let mut hits = Hits::default();
+        (rule.run)(&case, &mut hits);
+        for hit in hits.list {
+            findings.push(GuestFinding {
+                id: rule.id,
+                severity: hit.impact.unwrap_or(impact),
+                summary: rule.summary,
+                detail: hit.detail,
+                at: hit.seen,
+                effect: rule.effect,
+                fix: hit.fix.unwrap_or_else(|| rule.fix.to_owned()),
+                tencent_error: rule.tencent_error.filter(|_| place.id == "tencent"),
+            });
+        }
+        if let Some(why) = hits.unknown {
+            unanswered.push(Unanswered { id: rule.id, why, severity: impact });
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let worst = findings.first();
+    let open = unanswered.iter().find(|open| open.severity.stops());
+    let (verdict, because) = match (worst, open) {
+        (Some(worst), _) if worst.severity.stops() => {
+            (Verdict::WillNotBoot, Some(format!("{} ({}, {})", worst.detail, worst.id, worst.at)))
+        }
+        (_, Some(open)) => {
+            (Verdict::Unknown, Some(format!("{} could not be answered: {}", open.id, open.why)))
+        }
+        (Some(worst), _) if worst.severity > Impact::Advice => {
+            (Verdict::BootsWithWarnings, Some(format!("{} ({}, {})", worst.detail, worst.id, worst.at)))
+        }
+        _ => (Verdict::Boots, None),
+    };
+    let firmware = case.firmwares().filter(|firmware| boot::starts(&case, *firmware)).collect();
+    Judgement { target: place.id, name: place.name, verdict, because, firmware, findings, unanswered }
+}
+
+/// The row of an id.
+#[must_use]
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.id == id)
+}

@@ -1,0 +1,125 @@
+//! `kiln check --for`, the guest in `kiln inspect`, and the policy of `kiln import`.
+
+use std::path::PathBuf;
+
+use kiln_testkit::fixtures::Fixture;
+use kiln_testkit::guest_matrix::{CASES, Copied, run};
+
+use crate::support::Sandbox;
+
+/// The disk; absent is a failure, never a pass.
+fn debian() -> PathBuf {
+    let path = Fixture::Debian12.path().unwrap();
+    assert!(path.exists(), "{} is absent: `cargo xtask fixtures` builds it", path.display());
+    path
+}
+
+#[test]
+fn disk_without_a_system_will_not_boot_anywhere() {
+    let sandbox = Sandbox::new();
+    sandbox.guest_disk("disk.raw");
+    let json =
+        sandbox.kiln(["check", "--json", "--for", "kvm,tencent", "disk.raw"]).exits(1).json("kiln.check.v1");
+    let judgements = json["guest"]["judgements"].as_array().unwrap();
+    assert_eq!(judgements.len(), 2);
+    for judgement in judgements {
+        assert_eq!(judgement["verdict"], "will_not_boot");
+    }
+    let finding =
+        judgements[1]["findings"].as_array().unwrap().iter().find(|finding| finding["id"] == "os.root");
+    assert_eq!(finding.unwrap()["tencent_error"], "RootPartitionNotFound");
+}
+
+#[test]
+fn unknown_target_and_rule_are_named_with_those_that_are_there() {
+    let sandbox = Sandbox::new();
+    sandbox.guest_disk("disk.raw");
+    let ran = sandbox.kiln(["check", "--for", "moon", "disk.raw"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("no target is called \"moon\""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("tencent, aws, azure"), "{}", ran.stderr);
+    let ran = sandbox.kiln(["check", "--explain", "kmod.moon"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("kmod.virtio"), "{}", ran.stderr);
+}
+
+#[test]
+fn explain_tells_what_a_rule_looks_at_and_how_bad_it_is_where() {
+    let sandbox = Sandbox::new();
+    let text = sandbox.kiln(["check", "--explain", "kmod.virtio"]).ok();
+    assert!(text.contains("virtio_blk and virtio_pci in kernel and initramfs"), "{text}");
+    assert!(text.contains("tencent: rejected at import") && text.contains("VirtioNotInstall"), "{text}");
+    let json = sandbox.kiln(["check", "--json", "--explain", "fstab.exist"]).exits(0).json("kiln.explain.v1");
+    assert_eq!(json["severity"], "will_not_boot");
+}
+
+#[test]
+fn inspect_leaves_the_guest_out_when_asked() {
+    let sandbox = Sandbox::new();
+    sandbox.guest_disk("disk.raw");
+    let json = sandbox.kiln(["inspect", "--json", "disk.raw"]).exits(0).json("kiln.inspect.v1");
+    assert_eq!(json["guest"]["schema"], "kiln.guest.v1");
+    let json = sandbox.kiln(["inspect", "--json", "--no-guest", "disk.raw"]).exits(0).json("kiln.inspect.v1");
+    assert!(json.get("guest").is_none());
+}
+
+#[test]
+fn report_is_one_page_that_loads_nothing_and_is_never_overwritten() {
+    let sandbox = Sandbox::new();
+    sandbox.guest_disk("disk.raw");
+    let words = ["check", "--for", "all", "--report", "r.html", "disk.raw"];
+    assert_eq!(sandbox.kiln(words).code, Some(1));
+    let page = std::fs::read_to_string(sandbox.path("r.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    for outside in ["http:", "https:", "src=", "url(", "@import", "<script"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let ran = sandbox.kiln(words);
+    assert_eq!((ran.code, ran.stderr.contains("r.html")), (Some(3), true), "{}", ran.stderr);
+}
+
+#[test]
+#[ignore = "e2e: needs the Debian fixture and some minutes"]
+fn sample_of_broken_disks_is_judged_as_it_starts() {
+    let sandbox = Sandbox::new();
+    let kiln = PathBuf::from(env!("CARGO_BIN_EXE_kiln"));
+    for case in CASES.iter().filter(|case| case.sample) {
+        let outcome = run(case, &kiln, &debian(), &sandbox.work(), true);
+        assert!(outcome.wrong.is_empty(), "{outcome}");
+    }
+}
+
+#[test]
+#[ignore = "e2e: needs the Debian fixture and some minutes"]
+fn every_broken_disk_is_judged_as_predicted() {
+    let sandbox = Sandbox::new();
+    let kiln = PathBuf::from(env!("CARGO_BIN_EXE_kiln"));
+    let wrong: Vec<String> = CASES
+        .iter()
+        .map(|case| run(case, &kiln, &debian(), &sandbox.work(), false))
+        .filter(|outcome| !outcome.wrong.is_empty())
+        .map(|outcome| outcome.to_string())
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "e2e: needs the Debian fixture and some minutes"]
+fn import_for_a_place_refuses_what_will_not_start_there() {
+    let sandbox = Sandbox::new();
+    let broken = CASES.iter().find(|case| case.name == "wrong-root-uuid").unwrap();
+    let copied = Copied::of(&debian(), &sandbox.work(), "broken");
+    (broken.edit)(&copied);
+    let ran =
+        sandbox.kiln(["import", "--json", "--name", "d", "--for", "kvm", copied.disk.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("import.guest") && ran.stderr.contains("boot.root-arg"), "{}", ran.stderr);
+    assert_eq!(sandbox.kiln(["ls", "--json"]).json("kiln.ls.v1")["images"], serde_json::json!([]));
+    let json = sandbox
+        .kiln(["import", "--json", "--name", "d", "--for", "kvm", disk])
+        .exits(0)
+        .json("kiln.import.v1");
+    assert_eq!(json["guest"][0]["verdict"], "boots");
+    let json = sandbox.kiln(["check", "--json", "--for", "kvm", "d"]).exits(0).json("kiln.check.v1");
+    assert_eq!(json["guest"]["judgements"][0]["verdict"], "boots");
+}
