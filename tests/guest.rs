@@ -115,6 +115,8 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("import.guest") && ran.stderr.contains("boot.root-arg"), "{}", ran.stderr);
     assert_eq!(sandbox.kiln(["ls", "--json"]).json("kiln.ls.v1")["images"], serde_json::json!([]));
+    let disk = debian();
+    let disk = disk.to_str().unwrap();
     let json = sandbox
         .kiln(["import", "--json", "--name", "d", "--for", "kvm", disk])
         .exits(0)
