@@ -211,7 +211,11 @@ fn damage_in_the_store_is_named_by_block_and_healed_by_an_import() {
     assert_eq!(json["intact"], false);
     assert_eq!(
         json["damaged"],
-        serde_json::json!([{"start_bytes": guest / 65536 * 65536, "length_bytes": 65536}])
+        serde_json::json!([{
+            "start_bytes": guest / 65536 * 65536,
+            "length_bytes": 65536,
+            "partition": "outside the partitions (where the backup of the GPT is)",
+        }])
     );
     sandbox.kiln(["store", "fsck", "--read-data"]).exits(1);
     let ran = sandbox.kiln(["export", "--json", "web", "out.raw"]).exits(1);

@@ -219,8 +219,12 @@ fn rows(rows: &[Damage]) {
     for row in rows {
         let (path, answer) = shop.judge(row, kiln);
         let len = path.metadata().unwrap().len();
-        let in_file = answer.offset.is_some_and(|at| at <= len) || row.id.starts_with("flat");
-        if answer.exit != Some(1) || !in_file || answer.id.is_empty() {
+        // Of several files the one that was named is only the descriptor. What lies in compressed data has a place
+        // on the disk.
+        let in_file = answer.offset.is_some_and(|at| at <= len)
+            || ["flat", "split"].iter().any(|one| row.id.starts_with(one));
+        let placed = if answer.offset.is_some() { in_file } else { answer.disk_byte.is_some() };
+        if answer.exit != Some(1) || !placed || answer.id.is_empty() {
             passed.push((row.id, answer));
         }
     }

@@ -174,7 +174,7 @@ pub struct Check {
 
 impl Check {
     /// The report on the file called `filename`. Findings that QEMU has no word for count as corruptions when they
-    /// fail, as leaks when they are about space.
+    /// fail, as leaks when they are about space; QEMU counts those of qcow2 only.
     #[must_use]
     pub fn of(report: &CheckReport, clusters: Option<Clusters>, filename: &str) -> Self {
         let count = |severity: Severity| {
@@ -190,7 +190,7 @@ impl Check {
             total_clusters: clusters.and_then(|clusters| some(clusters.total)),
             check_errors: count(Severity::Fatal),
             corruptions: some(count(Severity::Damage)),
-            leaks: some(count(Severity::Waste)),
+            leaks: clusters.and_then(|_| some(count(Severity::Waste))),
             fragmented_clusters: clusters.and_then(|clusters| some(clusters.fragmented)),
             allocated_clusters: clusters.and_then(|clusters| some(clusters.allocated)),
             compressed_clusters: clusters.and_then(|clusters| some(clusters.compressed)),

@@ -51,6 +51,8 @@ pub struct Answer {
     pub id: String,
     /// Where it is in the file.
     pub offset: Option<u64>,
+    /// Where it is on the disk.
+    pub disk_byte: Option<u64>,
     /// The partition that is hurt.
     pub partition: Option<String>,
 }
@@ -261,6 +263,7 @@ fn answer(exit: Option<i32>, json: &Value) -> Answer {
             exit,
             id: words(&found["id"]).unwrap_or_default(),
             offset: found["offset_bytes"].as_u64(),
+            disk_byte: found["guest"]["start_bytes"].as_u64(),
             partition: hurt,
         };
     }
@@ -270,6 +273,7 @@ fn answer(exit: Option<i32>, json: &Value) -> Answer {
         exit,
         id: if first.is_some() { "content differs from the record".to_owned() } else { String::new() },
         offset: first.and_then(|range| range["offset_bytes"].as_u64()),
+        disk_byte: first.and_then(|range| range["start_bytes"].as_u64()),
         partition: first.and_then(|range| words(&range["partition"])),
     }
 }

@@ -42,10 +42,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let mut passed = Vec::new();
     for damage in ROWS.iter().chain(more) {
         let (path, answer) = shop.judge(damage, &kiln);
-        if answer.exit != Some(1) || answer.offset.is_none() {
+        if answer.exit != Some(1) || answer.offset.or(answer.disk_byte).is_none() {
             passed.push(damage.id);
         }
-        let place = answer.offset.map_or_else(|| "no offset".to_owned(), |at| format!("byte {at}"));
+        let place = match (answer.offset, answer.disk_byte) {
+            (Some(at), _) => format!("byte {at}"),
+            (None, Some(at)) => format!("disk byte {at}"),
+            (None, None) => "no offset".to_owned(),
+        };
         let partition = answer.partition.map(|words| format!(", {words}")).unwrap_or_default();
         let ours = format!("{}: `{}` at {place}{partition}", code(answer.exit), answer.id);
         let ours = match damage.asked {
@@ -74,8 +78,8 @@ fn qemu(dir: &Path, damage: &Damage, path: &Path) -> Outcome<[String; 3]> {
         Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
     };
     let (info, said) = asked(&format!("info -U --output=json {format}{file}"))?;
-    let seen = said.lines().rev().find_map(|line| line.trim().strip_prefix("\"format\": \""));
-    let seen = seen.map(|rest| rest.trim_end_matches([',', '"']).to_owned()).unwrap_or_default();
+    let seen: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    let seen = seen["format"].as_str().unwrap_or_default().to_owned();
     let info = if info == Some(0) { format!("ok, \"{seen}\"") } else { format!("refused ({})", code(info)) };
     let (check, _) = asked(&format!("check -U -q {format}{file}"))?;
     let check = match check {

@@ -312,7 +312,10 @@ impl Streamed {
 
     /// Where the zeros that begin at `self.at` end.
     fn next_data(&mut self) -> Result<u64> {
-        let behind = |start: u64, this: &Self| start.saturating_add(this.grain_len) <= this.at;
+        // A last grain may reach behind the disk; the end of the stream comes after it all the same.
+        let behind = |start: u64, this: &Self| {
+            this.at >= this.disk_len || start.saturating_add(this.grain_len) <= this.at
+        };
         while !self.ended && self.grain.is_none_or(|start| behind(start, self)) {
             self.advance()?;
         }
