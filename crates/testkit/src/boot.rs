@@ -62,7 +62,10 @@ pub struct Ended {
     pub console: String,
 }
 
-/// What a guest prints when it has given up.
+/// A machine whose console is silent for so long has nothing to start, even where others use its processors.
+const QUIET: Duration = Duration::from_secs(150);
+
+/// What a machine says when it has given up.
 const GIVEN_UP: [&str; 15] = [
     "Target filesystem doesn't have requested",
     "(initramfs)",
@@ -229,7 +232,7 @@ impl Guest {
             let left = self.timeout.saturating_sub(started.elapsed());
             let told =
                 |prompt, words: String, console: &Console| Ended { prompt, words, console: console.text() };
-            match qemu.serial.recv_timeout(left) {
+            match qemu.serial.recv_timeout(left.min(QUIET)) {
                 Ok(bytes) => {
                     if console.push(&bytes) {
                         return told(
@@ -244,7 +247,7 @@ impl Guest {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    return told(false, format!("silence for {} s", self.timeout.as_secs()), &console);
+                    return told(false, format!("silence for {} s", left.min(QUIET).as_secs()), &console);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = qemu.end().map_or("unknown".to_owned(), |(status, _)| status.to_string());
