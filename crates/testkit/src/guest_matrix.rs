@@ -377,7 +377,7 @@ pub static CASES: &[Case] = &[
         |disk| disk.poke((8 << 30) - 512 + 16, &[0xff; 8])),
     case!("gpt-primary-damaged", Bios, KVM, BAD, Some(("part.table", BAD, "512")), false, false,
         |disk| disk.poke(512 + 16, &[0xff; 8])),
-    case!("no-mbr-code", Bios, KVM, BAD, Some(("boot.mode", BAD, "0")), false, true,
+    case!("no-mbr-code", Bios, KVM, BAD, Some(("boot.mode", BAD, "0")), false, false,
         |disk| disk.poke(0, &[0; 440])),
     case!("no-mbr-code-uefi", Uefi, KVM, GOOD, None, true, false, |disk| disk.poke(0, &[0; 440])),
     case!("no-grub-core", Bios, KVM, BAD, Some(("boot.mode", BAD, "1048576")), false, false,

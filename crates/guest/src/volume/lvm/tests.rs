@@ -114,7 +114,7 @@ fn text_that_wraps_round_its_ring_is_read() {
 fn missing_physical_volume_is_named_and_its_volumes_are_not_read() {
     let text = text(LINEAR);
     let (groups, _) = groups(&[physical(0, &text, 512)]).unwrap();
-    assert_eq!(groups[0].physical[1].present, false);
+    assert!(!groups[0].physical[1].present);
     assert_eq!(groups[0].volumes[0].unsupported, "lies on pv1, which is not here");
 }
 
