@@ -1,7 +1,9 @@
 //! Records of instances: which image a machine was started from, and the layers that it keeps alive.
 //!
-//! Whoever runs machines keeps its disks and sockets in the instance's folder and what it has to remember in
-//! [`InstanceRecord::machine`]; the catalog keeps the layers.
+//! Whoever runs machines keeps its disks and sockets in the instance's folder; what it is made of is the record's
+//! [`Machine`]; the catalog keeps the layers.
+
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use kiln_disk::Existing;
@@ -13,6 +15,7 @@ use crate::id::{ImageId, InstanceId, LayerId};
 use crate::index::{Edit, Index};
 use crate::job::{Intent, scratch_dir, settle};
 use crate::layout::{make_dir, names_in, write_whole};
+use crate::machine::Machine;
 use crate::name::Name;
 use crate::publish::random_bytes;
 use crate::rights::Action;
@@ -37,12 +40,12 @@ pub struct InstanceRecord {
     pub account: Account,
     /// The image that it was started from. May be gone, when it was revoked or lost.
     pub image: ImageId,
-    /// The layers below its own disk, base first. They live as long as the instance does.
+    /// The layers below its disks ([`Machine::layers`]). They live as long as the instance does.
     pub layers: Vec<LayerId>,
     /// When it was made.
     pub created_at: Timestamp,
-    /// What whoever runs it remembers.
-    pub machine: serde_json::Map<String, serde_json::Value>,
+    /// What it is made of.
+    pub machine: Machine,
 }
 
 impl Document for InstanceRecord {
@@ -62,7 +65,7 @@ impl Store {
         &self,
         image: &ImageId,
         name: Option<Name>,
-        machine: serde_json::Map<String, serde_json::Value>,
+        machine: Machine,
     ) -> Result<InstanceRecord> {
         let _lock = self.exclusive()?;
         let mut index = self.index()?;
@@ -80,22 +83,22 @@ impl Store {
             name,
             account: self.account.clone(),
             image: image.manifest.id.clone(),
-            layers: image.manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+            layers: machine.layers(),
             created_at: Timestamp::now(),
             machine,
         };
-        self.write_instance(&mut index, &record)?;
+        self.write_instance(&mut index, &record, Vec::new())?;
         Ok(record)
     }
 
-    /// Changes what whoever runs an instance remembers.
+    /// Changes what an instance is made of. Layers that it needs from now on stay, others may go.
     ///
     /// # Errors
     /// [`Refusal::NoInstance`]; I/O.
     pub fn update_instance(
         &self,
         id: &InstanceId,
-        change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+        change: impl FnOnce(&mut Machine),
     ) -> Result<InstanceRecord> {
         let _lock = self.exclusive()?;
         let mut index = self.index()?;
@@ -103,15 +106,28 @@ impl Store {
         let text = text.ok_or_else(|| Refusal::NoInstance { id: id.to_string() })?;
         let mut record: InstanceRecord = sealed::parse(&text, &self.layout.instance_record(id))?;
         change(&mut record.machine);
-        self.write_instance(&mut index, &record)?;
+        let before = std::mem::replace(&mut record.layers, record.machine.layers());
+        self.write_instance(&mut index, &record, before)?;
         Ok(record)
     }
 
-    fn write_instance(&self, index: &mut Index, record: &InstanceRecord) -> Result<()> {
+    /// The folder of an instance: its record, and the files of whoever runs it.
+    #[must_use]
+    pub fn instance_dir(&self, id: &InstanceId) -> PathBuf {
+        self.layout.instance(id)
+    }
+
+    /// `layers`: those that it may not need any more.
+    fn write_instance(
+        &self,
+        index: &mut Index,
+        record: &InstanceRecord,
+        mut layers: Vec<LayerId>,
+    ) -> Result<()> {
         let path = self.layout.instance_record(&record.id);
         let text = sealed::render(record, &path)?;
-        let intent =
-            Intent { instances: vec![record.id.clone()], layers: record.layers.clone(), ..Intent::default() };
+        layers.extend(record.layers.iter().cloned());
+        let intent = Intent { instances: vec![record.id.clone()], layers, ..Intent::default() };
         let mut job = scratch_dir(&self.layout)?;
         self.steps.before(Step::Intent)?;
         job.announce(&intent)?;

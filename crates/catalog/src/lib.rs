@@ -51,6 +51,7 @@ mod layout;
 mod life;
 mod locate;
 mod lock;
+pub mod machine;
 mod manifest;
 mod name;
 mod partial;

@@ -1,6 +1,9 @@
 //! Rights, sharing and the life of images, through the store.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::machine::{DiskRole, Machine, MachineDisk, MachineFirmware};
 
 fn account(name: &str) -> Account {
     name.parse().unwrap()
@@ -13,6 +16,31 @@ fn of(store: &Store, name: &str) -> Store {
 
 fn code<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
     result.unwrap_err().code()
+}
+
+/// A machine with one disk over an image.
+fn machine(image: &Manifest) -> Machine {
+    let disk = MachineDisk {
+        id: "disk0".to_owned(),
+        file: "disk0.qcow2".to_owned(),
+        disk_bytes: image.disk_bytes,
+        role: DiskRole::Root,
+        image: Some(image.id.clone()),
+        layers: image.layers.iter().map(|layer| layer.digest.clone()).collect(),
+        captured: None,
+    };
+    Machine {
+        architecture: "x86_64".to_owned(),
+        cpus: 1,
+        memory_bytes: 512 << 20,
+        firmware: MachineFirmware::Bios,
+        uuid: "00000000-0000-4000-8000-000000000001".to_owned(),
+        instance_id: "i-1".to_owned(),
+        disks: vec![disk],
+        nics: Vec::new(),
+        seed: None,
+        aside: BTreeMap::new(),
+    }
 }
 
 #[test]
@@ -40,7 +68,7 @@ fn life_of_one_image_from_import_to_its_last_byte() {
     let offered = ben.image("web:1").unwrap();
     assert_eq!(offered.relation, Relation::Offered);
     assert_eq!(code(ben.permit(Action::Launch, &offered)), "rights.not-accepted");
-    assert_eq!(code(ben.add_instance(&id, None, serde_json::Map::new())), "rights.not-accepted");
+    assert_eq!(code(ben.add_instance(&id, None, machine(&image.manifest))), "rights.not-accepted");
     ben.accept(&id).unwrap();
     let received = ben.image("web:1").unwrap();
     assert_eq!((received.relation, received.kind()), (Relation::Receiver, Kind::Shared));
@@ -66,7 +94,7 @@ fn life_of_one_image_from_import_to_its_last_byte() {
     assert_eq!(ben.image("mine").unwrap().relation, Relation::Owner);
 
     // An instance of the receiver keeps the layers, and runs on when the image is revoked.
-    let instance = ben.add_instance(&id, Some("i".parse().unwrap()), serde_json::Map::new()).unwrap();
+    let instance = ben.add_instance(&id, Some("i".parse().unwrap()), machine(&image.manifest)).unwrap();
     ann.revoke(&id, &[account("ben")]).unwrap();
     assert_eq!(code(ben.image(id.as_str())), "store.not-found");
     ann.set_deprecated(&id, true).unwrap();
@@ -95,7 +123,7 @@ fn life_of_one_image_from_import_to_its_last_byte() {
 fn instance_keeps_the_layers_of_an_image_that_is_lost() {
     let (_dir, store) = new_store();
     let a = import(&store, "a", &disk(1)).manifest;
-    let instance = store.add_instance(&a.id, None, serde_json::Map::new()).unwrap();
+    let instance = store.add_instance(&a.id, None, machine(&a)).unwrap();
     // Only damage can take the image away from under its instance: the rights table keeps everybody else from it.
     let raw = rusqlite::Connection::open(store.layout.index()).unwrap();
     raw.execute_batch(&format!("PRAGMA foreign_keys = ON; DELETE FROM images WHERE id = '{}'", a.id))
