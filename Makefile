@@ -52,6 +52,7 @@ ci: ## Everything that must hold before a change lands
 
 guest-matrix: build fixtures ## Are the verdicts about guests true? Broken disks, asked about and started
 	cargo xtask guest-matrix
+	KILN_LAYOUTS=all cargo test --locked --package kiln-cli --test e2e guest::every_layout -- --ignored --nocapture
 
 bench: build fixtures ## Measure against qemu-img and others; prints the README's table
 	cargo xtask bench

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kiln_testkit::boot::{DiskBus, Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
 use kiln_testkit::guest_matrix::{CASES, Copied, run};
 
@@ -124,4 +125,67 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
     assert_eq!(json["guest"][0]["verdict"], "boots");
     let json = sandbox.kiln(["check", "--json", "--for", "kvm", "d"]).exits(0).json("kiln.check.v1");
     assert_eq!(json["guest"]["judgements"][0]["verdict"], "boots");
+}
+
+/// Disks of the fixture `layouts`, the firmware to ask for and to start with, and the finding that must keep the disk from
+/// starting, if any. CI starts those of the last column; KILN_LAYOUTS=all starts all.
+const LAYOUTS: [(&str, &str, Option<&str>, bool); 10] = [
+    ("xfs", "bios", None, false),
+    ("xfs", "uefi", None, false),
+    ("btrfs", "bios", None, false),
+    ("btrfs-no-subvolume", "uefi", Some("boot.root-arg"), false),
+    ("lvm", "bios", None, true),
+    ("lvm-no-tools", "uefi", Some("kmod.fs"), false),
+    ("systemd-boot", "uefi", None, true),
+    ("systemd-boot", "bios", Some("boot.mode"), false),
+    ("systemd-boot-no-entry", "uefi", Some("boot.loader"), false),
+    ("extlinux", "bios", None, false),
+];
+
+#[test]
+#[ignore = "e2e: needs the layouts and some minutes"]
+fn every_layout_is_judged_as_it_starts() {
+    let sandbox = Sandbox::new();
+    let dir = Fixture::Layouts.path().unwrap();
+    assert!(dir.exists(), "{} is absent: `cargo xtask fixtures` builds it", dir.display());
+    let all = std::env::var("KILN_LAYOUTS").is_ok_and(|value| value == "all");
+    for (name, firmware, broken, sample) in LAYOUTS {
+        let disk = dir.join(format!("{name}.raw"));
+        let words = ["check", "--json", "--for", "kvm", "--firmware", firmware, disk.to_str().unwrap()];
+        let json = sandbox.kiln(words).exits(i32::from(broken.is_some())).json("kiln.check.v1");
+        let judgement = &json["guest"]["judgements"][0];
+        let stops: Vec<&str> = judgement["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|finding| {
+                matches!(finding["severity"].as_str(), Some("rejected_at_import" | "will_not_boot"))
+            })
+            .map(|finding| finding["id"].as_str().unwrap())
+            .collect();
+        // No SSH server, no user: these systems are for starting only.
+        let verdict = if broken.is_some() { "will_not_boot" } else { "boots_with_warnings" };
+        assert_eq!(judgement["verdict"], verdict, "{name}: {judgement:#}");
+        assert_eq!(stops, broken.into_iter().collect::<Vec<_>>(), "{name}");
+        if !(sample || all) {
+            continue;
+        }
+        let guest = Guest {
+            disk,
+            format: "raw".to_owned(),
+            firmware: if firmware == "bios" { Firmware::Bios } else { Firmware::Uefi },
+            bus: DiskBus::VirtioBlk,
+            memory_mib: 1024,
+            timeout: std::time::Duration::from_secs(600),
+            qemu: "qemu-system-x86_64".into(),
+        };
+        let ended = guest.boot_to_end();
+        assert_eq!(
+            ended.prompt,
+            broken.is_none(),
+            "{name} by {firmware}: {}\n{}",
+            ended.words,
+            ended.console
+        );
+    }
 }

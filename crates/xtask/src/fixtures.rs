@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome, say};
 /// Build the large fixtures that are not in the cache, and print their paths.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only these: `debian-12`, `small`, `qemu-samples`.
+    /// Only these: `debian-12`, `layouts`, `small`, `qemu-samples`.
     names: Vec<String>,
     /// Print the paths without building anything.
     #[arg(long)]

@@ -33,11 +33,16 @@ fn fallback(case: &Case<'_>) -> bool {
 /// Whether a loader's configuration decides at this place: what a firmware starts there may be another loader, and
 /// its file a leftover. Where no firmware starts anything, or the loader is not known, all files count.
 fn counts(case: &Case<'_>, loader: &str) -> bool {
-    let mut started = case.firmwares().filter(|firmware| starts(case, *firmware)).peekable();
-    if started.peek().is_none() {
+    let starting = |firmware: &Firmware| starts(case, *firmware);
+    let mut started: Vec<Firmware> = case.firmwares().filter(starting).collect();
+    if started.is_empty() {
+        // What is started where it can be started is in use all the same.
+        started = [Firmware::Bios, Firmware::Uefi].into_iter().filter(starting).collect();
+    }
+    if started.is_empty() {
         return true;
     }
-    started.any(|firmware| match (firmware, started_loader(case, firmware)) {
+    started.into_iter().any(|firmware| match (firmware, started_loader(case, firmware)) {
         (Firmware::Uefi, Some("systemd-boot")) => matches!(loader, "systemd-boot" | "bls"),
         (Firmware::Uefi, Some("unified-kernel")) => loader == "unified-kernel",
         (_, Some("grub2")) => matches!(loader, "grub2" | "bls"),
