@@ -185,6 +185,20 @@ pub trait DiskWrite: Send {
     /// As [`DiskWrite::place`].
     fn write_zeroes(&mut self, at: GuestOffset, len: u64) -> Result<()>;
 
+    /// Says that `len` bytes from `at`, whole granules or the rest of the disk, are zeros that hide what the disk below
+    /// has there: for a container that is written as a layer upon another. Called in guest order with `place`.
+    ///
+    /// # Errors
+    /// `format.no-layers` where absent and zero are the same; otherwise as [`DiskWrite::place`].
+    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
+        let _ = (at, len);
+        Err(Error::Unsupported {
+            code: "format.no-layers",
+            feature: "zeros that hide the disk below, in this format".to_owned(),
+            hint: "write the layer as qcow2 of version 3",
+        })
+    }
+
     /// Writes the remaining tables and the final length.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //!                   maps; a refcount block as soon as all clusters that it counts are settled
 //! at the end        L1 table, remaining refcount blocks, refcount table
 //! ```
-//! Source: QEMU, docs/interop/qcow2.rst. An absent L2 table or entry reads as zeros, so zeros are never written.
+//! Source: QEMU, docs/interop/qcow2.rst. An absent L2 table or entry reads as zeros, so zeros are only
+//! written where they hide the disk below.
 
 mod encode;
 mod options;
@@ -32,6 +33,8 @@ pub(super) const CREATE: Create = Create { options: options::SPECS, run: create,
 const COPIED: u64 = 1 << 63;
 /// "QCOW_OFLAG_COMPRESSED".
 const COMPRESSED: u64 = 1 << 62;
+/// "QCOW_OFLAG_ZERO": the cluster reads as zeros, whatever is below.
+const ZERO: u64 = 1;
 /// Unit in which the length of compressed data is counted.
 const SECTOR: u64 = 512;
 /// QEMU opens no image with more bytes of L1 table (QCOW_MAX_L1_SIZE).
@@ -215,6 +218,25 @@ impl DiskWrite for Writer {
 
     /// Absent clusters are zeros already.
     fn write_zeroes(&mut self, _at: GuestOffset, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Version 2 has no clusters of zeros.
+    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
+        if self.settings.version < 3 {
+            return Err(Error::Unsupported {
+                code: "format.no-layers",
+                feature: "zeros that hide the disk below, in qcow2 of version 2".to_owned(),
+                hint: "write the layer with -o compat=1.1",
+            });
+        }
+        let cluster = self.settings.cluster_size;
+        let end = at.get().saturating_add(len);
+        let mut here = at.get();
+        while here < end {
+            self.map(GuestOffset::new(here), ZERO)?;
+            here = here.saturating_add(cluster);
+        }
         Ok(())
     }
 
