@@ -19,7 +19,6 @@ mod plan;
 mod run;
 mod screen;
 mod signature;
-mod style;
 mod tap;
 mod target;
 
@@ -38,7 +37,7 @@ pub use plan::{
 pub use run::{Outcome, Timings};
 pub use screen::{Screened, screen_image};
 pub use signature::{Place, SignatureError, SignatureProblem, SignatureWish, Trust};
-pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};
+pub use kiln_format::layer::{BadStyle, DEFAULT_STYLE, LayerStyle};
 pub use target::{
     GUEST_CHECKS, GptMove, GuestCheck, Machine, PlannedSide, TargetOutcome, TargetPlan, TargetRefusal,
     TargetRequest, TargetWrite, Warning, export_target, machine_name, plan_target,

@@ -89,7 +89,22 @@ pub fn write_layer(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     let above = Above::new(job.disk, below);
-    write_upon(Job { disk: &above, ..job }, Some(below), sink, observer)
+    let job = Job {
+        disk: &above,
+        format: job.format,
+        options: job.options,
+        threads: job.threads,
+        content_digest: job.content_digest,
+        raw_digest: job.raw_digest,
+        fingerprint: job.fingerprint,
+        // Spelled out so that the borrow may become shorter.
+        leaves: match job.leaves {
+            Some(leaves) => Some(leaves),
+            None => None,
+        },
+        budget: job.budget,
+    };
+    write_upon(job, Some(below), sink, observer)
 }
 
 fn write_upon(
@@ -104,7 +119,10 @@ fn write_upon(
         feature: format!("writing {}", job.format.id),
         hint: "choose another output format with -O",
     })?;
-    let writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    let mut writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    if let Some(below) = below {
+        writer.bind(&below.content())?;
+    }
     let own = writer.sink();
     let sink = own.as_ref().unwrap_or(sink);
     let granule = writer.granule();

@@ -15,6 +15,7 @@ mod refcount;
 
 use std::sync::Arc;
 
+use kiln_disk::digest::ContentDigest;
 use kiln_disk::{
     ByteSink, DiskWrite, Encode, Encoding, Error, FileOffset, GuestOffset, Piece, Result, StoreVerbatim,
     Written,
@@ -55,6 +56,8 @@ struct Writer {
     refcounts: Refcounts,
     /// The cluster that compressed data is being packed into: next free byte.
     open: Option<u64>,
+    /// Digest of the disk below, of a layer.
+    below: Option<[u8; 32]>,
 }
 
 /// The L2 table for one range of the disk, as it will be written.
@@ -101,6 +104,7 @@ impl Writer {
             l2: L2Table { index: None, bytes: vec![0; table] },
             refcounts,
             open: None,
+            below: None,
         })
     }
 
@@ -185,6 +189,7 @@ impl Writer {
             l1_at,
             refcount_table_at: table_at,
             refcount_table_clusters: u32::try_from(table_clusters).unwrap_or(u32::MAX),
+            below: self.below,
         });
         self.sink.write_bytes(FileOffset::ZERO, &header)
     }
@@ -222,14 +227,19 @@ impl DiskWrite for Writer {
     }
 
     /// Version 2 has no clusters of zeros.
-    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
+    fn bind(&mut self, below: &ContentDigest) -> Result<()> {
         if self.settings.version < 3 {
             return Err(Error::Unsupported {
                 code: "format.no-layers",
-                feature: "zeros that hide the disk below, in qcow2 of version 2".to_owned(),
+                feature: "layers upon other disks, in qcow2 of version 2".to_owned(),
                 hint: "write the layer with -o compat=1.1",
             });
         }
+        self.below = Some(*below.bytes());
+        Ok(())
+    }
+
+    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
         let cluster = self.settings.cluster_size;
         let end = at.get().saturating_add(len);
         let mut here = at.get();
