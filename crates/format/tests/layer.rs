@@ -55,8 +55,9 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 fn leaves_of(disk: &dyn Disk) -> LeafFile {
     let mut writer = LeafWriter::new(Cursor::new(Vec::new()), disk.disk_len()).unwrap();
-    let content =
-        hash_disk(disk, HashJob { leaves: Some(&mut writer), ..HashJob::default() }, &Silent).unwrap().content;
+    let content = hash_disk(disk, HashJob { leaves: Some(&mut writer), ..HashJob::default() }, &Silent)
+        .unwrap()
+        .content;
     let bytes = writer.finish(&content).unwrap().into_inner();
     LeafFile::read(&MemorySource::new(bytes)).unwrap()
 }
@@ -66,7 +67,12 @@ fn flat(bytes: &[u8]) -> Cells {
 }
 
 /// Writes the layer; its bytes, what was counted, and its leaf list.
-fn layer(disk: &dyn Disk, below: &LeafFile, style: LayerStyle, threads: usize) -> (Vec<u8>, Outcome, LeafFile) {
+fn layer(
+    disk: &dyn Disk,
+    below: &LeafFile,
+    style: LayerStyle,
+    threads: usize,
+) -> (Vec<u8>, Outcome, LeafFile) {
     let dir = tempfile::tempdir().unwrap();
     let (format, create) = layer_format().unwrap();
     let options = options_of(&create, style.option_pairs()).unwrap();
@@ -213,7 +219,10 @@ fn terabytes_of_zeros_over_nothing_cost_nothing_and_over_data_hide_just_that() {
     let (_, outcome, _) = layer(&Zeros(4 << 40), &below, LayerStyle::Plain, 2);
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     assert_eq!(outcome.stored_bytes, 0);
-    assert_eq!(outcome.hidden.iter().map(|range| (range.start.get(), range.len)).collect::<Vec<_>>(), [(0, 1 << 20)]);
+    assert_eq!(
+        outcome.hidden.iter().map(|range| (range.start.get(), range.len)).collect::<Vec<_>>(),
+        [(0, 1 << 20)]
+    );
     let whole = hash_disk(&Zeros(4 << 40), HashJob::default(), &Silent).unwrap();
     assert_eq!(outcome.digests.unwrap().content, whole.content);
 }

@@ -157,6 +157,7 @@ impl Plan {
                 appliance,
                 download: arrival.and_then(Arrival::record),
                 signer,
+                capture: None,
             },
             checks: check_record(&facts),
             birth: Birth::default(),

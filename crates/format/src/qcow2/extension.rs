@@ -77,7 +77,8 @@ impl Extensions {
                 doubts.push(malformed(here, Qcow2Problem::ExtensionPastEnd { kind, len, room }));
                 break;
             };
-            let known = [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE, LAYER].contains(&kind);
+            let known =
+                [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE, LAYER].contains(&kind);
             if known && seen.contains(&kind) {
                 doubts.push(malformed(here, Qcow2Problem::ExtensionTwice { kind }));
             } else if known {

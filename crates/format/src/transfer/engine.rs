@@ -129,7 +129,10 @@ fn write_upon(
     if below.is_some() && (granule != BLOCK_LEN || job.raw_digest) {
         return Err(Error::Unsupported {
             code: "format.no-layers",
-            feature: format!("a layer of {} in clusters of {granule} bytes, or with a raw digest", job.format.id),
+            feature: format!(
+                "a layer of {} in clusters of {granule} bytes, or with a raw digest",
+                job.format.id
+            ),
             hint: "layers have clusters of 64 KiB, as their block hashes do",
         });
     }
@@ -473,7 +476,9 @@ impl Turn<'_, '_> {
         let len = granule_end.bytes_since(at).unwrap_or(0);
         self.writer.hide(at, len)?;
         match self.hidden.last_mut() {
-            Some(last) if last.start.saturating_add(last.len) == at => last.len = last.len.saturating_add(len),
+            Some(last) if last.start.saturating_add(last.len) == at => {
+                last.len = last.len.saturating_add(len);
+            }
             _ => self.hidden.push(GuestRange { start: at, len }),
         }
         Ok(())
