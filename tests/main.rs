@@ -6,6 +6,7 @@
 mod support;
 
 mod catalog;
+mod capture;
 mod check;
 mod completion;
 mod convert;

@@ -9,6 +9,7 @@ pub mod guest_matrix;
 pub mod http;
 pub mod laws;
 mod model;
+pub mod micro;
 pub mod oracle;
 pub mod ova;
 pub mod qcow2;

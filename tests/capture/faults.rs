@@ -1,0 +1,3 @@
+//! What goes wrong, and what must not.
+
+use super::*;
