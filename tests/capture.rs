@@ -67,11 +67,6 @@ impl Instance {
         Self { record, dir }
     }
 
-    /// Its record as it is now.
-    fn now(&self, sandbox: &Sandbox) -> InstanceRecord {
-        store(sandbox).instances().unwrap().into_iter().find(|one| one.id == self.record.id).unwrap()
-    }
-
     fn layers(sandbox: &Sandbox, disk: &MachineDisk) -> Vec<PathBuf> {
         let store = store(sandbox);
         let records = store.layer_records(&disk.layers).unwrap();

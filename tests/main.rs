@@ -5,8 +5,8 @@
 
 mod support;
 
-mod catalog;
 mod capture;
+mod catalog;
 mod check;
 mod completion;
 mod convert;

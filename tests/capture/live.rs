@@ -53,7 +53,12 @@ fn log_of(sandbox: &Sandbox, raw: &std::path::Path) -> u64 {
 }
 
 /// Live captures of the writing guest; answers for each the numbers acknowledged before and behind its start.
-fn capture_while_writing(sandbox: &Sandbox, guest: &mut Guest, count: usize, words: &[&str]) -> (u64, Duration) {
+fn capture_while_writing(
+    sandbox: &Sandbox,
+    guest: &mut Guest,
+    count: usize,
+    words: &[&str],
+) -> (u64, Duration) {
     let mut stall = Duration::ZERO;
     let mut held = 0;
     for number in 0..count {
@@ -62,7 +67,11 @@ fn capture_while_writing(sandbox: &Sandbox, guest: &mut Guest, count: usize, wor
         let name = format!("live{number}");
         let mut command = sandbox.kiln_command(["capture", "vm", "--name", &name, "--json"]);
         command.args(words);
-        let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let child = command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let watched = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| child.wait_with_output().unwrap());
             let (mut last, mut at, mut longest) = (before, Instant::now(), Duration::ZERO);
@@ -81,7 +90,9 @@ fn capture_while_writing(sandbox: &Sandbox, guest: &mut Guest, count: usize, wor
         let after = guest.acked();
         let found = numbers(sandbox, &name);
         let frozen = ran.json("kiln.capture.v1")["frozen_ms"].clone();
-        println!("capture {number}: acknowledged {before} before, holds {found}, {after} behind; frozen {frozen} ms");
+        println!(
+            "capture {number}: acknowledged {before} before, holds {found}, {after} behind; frozen {frozen} ms"
+        );
         assert!(before <= found && found <= after + 1, "{before} <= {found} <= {after}");
         assert!(after > before || number > 0, "the guest went on");
         intact(sandbox, &name);
@@ -212,7 +223,8 @@ fn foreign_qemu_is_captured_by_its_socket() {
     guest.wait_for_ack(3);
     let before = guest.acked();
     let (socket, agent) = (format!("qmp:{}/qmp.sock", vm.dir.display()), vm.dir.join("agent.sock"));
-    let words = ["capture", &socket, "--agent", agent.to_str().unwrap(), "--name", "other", "--all-disks", "--json"];
+    let words =
+        ["capture", &socket, "--agent", agent.to_str().unwrap(), "--name", "other", "--all-disks", "--json"];
     let answer = sandbox.kiln(words).exits(0).json("kiln.capture.v1");
     assert_eq!(answer["consistency"], "filesystem", "{answer}");
     let (a, b) = (numbers(&sandbox, "other"), numbers(&sandbox, "other-disk1"));

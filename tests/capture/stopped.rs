@@ -48,7 +48,10 @@ fn stopped_capture_holds_the_change_and_has_the_digest_of_a_full_one() {
     assert_eq!(answer["images"][0]["content_digest"], full.as_str());
     let capture = image.provenance.capture.as_ref().unwrap();
     assert_eq!(capture.parent.as_ref(), Some(&base.id));
-    assert_eq!((capture.changed_bytes, capture.zeroed_bytes, capture.same_bytes), (320 << 10, 128 << 10, 512 << 10));
+    assert_eq!(
+        (capture.changed_bytes, capture.zeroed_bytes, capture.same_bytes),
+        (320 << 10, 128 << 10, 512 << 10)
+    );
     assert_eq!((capture.found_by, capture.running), (FoundBy::Overlay, false));
     assert_eq!((image.layers.len(), &image.layers[0]), (2, &base.layers[0]));
     let origin = image.origin.as_ref().unwrap();
@@ -128,10 +131,13 @@ fn disk_files_of_any_format_and_their_check() {
     for format in ["raw", "qcow2", "vmdk", "vdi", "vhdx"] {
         let file = format!("guest-{format}");
         let path = sandbox.path(&file);
-        sandbox.tool("qemu-img", ["convert", "-f", "raw", "-O", format, raw.to_str().unwrap(), path.to_str().unwrap()]);
+        sandbox.tool(
+            "qemu-img",
+            ["convert", "-f", "raw", "-O", format, raw.to_str().unwrap(), path.to_str().unwrap()],
+        );
         let word = format!("./{file}");
-        sandbox.kiln(["capture", &word, "--name", &file, "-q"]).ok();
-        let image = intact(&sandbox, &file);
+        sandbox.kiln(["capture", &word, "--name", &format!("captured-{format}"), "-q"]).ok();
+        let image = intact(&sandbox, &format!("captured-{format}"));
         assert_eq!(image.digests.content, digest, "{format}");
         let capture = image.provenance.capture.unwrap();
         assert_eq!(capture.source, CaptureSource::File { name: file.clone(), format: format.to_owned() });
@@ -159,7 +165,8 @@ fn disk_that_is_being_written_is_refused() {
     while !vm.dir.join("qmp.sock").exists() && began.elapsed().as_secs() < 60 {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let error = sandbox.kiln(["capture", overlay.to_str().unwrap(), "--name", "x", "--json"]).exits(1).error();
+    let error =
+        sandbox.kiln(["capture", overlay.to_str().unwrap(), "--name", "x", "--json"]).exits(1).error();
     assert_eq!(error["code"], "capture.in-use");
     drop(guest);
     sandbox.kiln(["capture", overlay.to_str().unwrap(), "--name", "x", "-q"]).ok();

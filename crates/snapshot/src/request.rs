@@ -93,6 +93,9 @@ pub struct Request {
     /// The program that watches over a live capture: itself and the first words of its command line. None: nobody
     /// does, which is for tests of this library alone.
     pub watchdog: Option<Vec<String>>,
+    /// For tests: every copy before a write fails with this error number.
+    #[doc(hidden)]
+    pub broken_fleece: Option<i32>,
 }
 
 impl Request {
@@ -113,6 +116,7 @@ impl Request {
             which: Which::Root,
             resolver: Arc::new(DenyAll),
             watchdog: None,
+            broken_fleece: None,
         }
     }
 

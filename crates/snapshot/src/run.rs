@@ -116,6 +116,7 @@ pub(crate) fn outcome(images: Vec<Captured>, frozen: Option<Duration>) -> Outcom
 pub(crate) struct Kept {
     job: Job,
     stored: Stored,
+    disk_len: u64,
     file_systems: Vec<kiln_catalog::FileSystemRecord>,
 }
 
@@ -142,7 +143,7 @@ pub(crate) fn keep(
         let stored = store_disk(&job, taken.disk.as_ref(), ground, taken.places.as_ref(), how, &watched)?;
         let file_systems = look(std::sync::Arc::clone(&taken.disk))?;
         drop(watched);
-        kept.push(Kept { job, stored, file_systems });
+        kept.push(Kept { job, stored, disk_len: taken.disk.disk_len(), file_systems });
     }
     Ok(kept)
 }
@@ -181,7 +182,7 @@ fn publish_one(
     disks: usize,
     observer: &dyn Observer,
 ) -> Result<Captured> {
-    let Kept { job, stored, file_systems } = kept;
+    let Kept { job, stored, disk_len, file_systems } = kept;
     let (consistency, because) = judge(&story.quieted, &file_systems);
     let ground = taken.below.ground.as_ref();
     let parent = ground.and_then(|ground| ground.image.as_ref());
@@ -226,7 +227,7 @@ fn publish_one(
     let draft = Draft {
         name,
         description: request.description.clone(),
-        disk_bytes: taken.disk.disk_len(),
+        disk_bytes: disk_len,
         digests: ImageDigests { content: stored.content, raw: None },
         source: SourceRecord { file_name: Some(file_name), format, byte_len, digests: Vec::new() },
         provenance,
@@ -237,7 +238,7 @@ fn publish_one(
     // A layer that would hold nothing is none.
     let nothing = !below.is_empty()
         && below.last().is_some_and(|top| top.content == stored.content)
-        && ground.is_some_and(|ground| ground.leaves.disk_len() == taken.disk.disk_len());
+        && ground.is_some_and(|ground| ground.leaves.disk_len() == disk_len);
     let layers = [stored.sealed];
     let layers = if nothing { &[] } else { layers.as_slice() };
     let published = job.publish_upon(draft, below, layers, request.if_taken, observer)?;

@@ -56,16 +56,36 @@ impl Guest {
     /// # Panics
     /// When the fixture cannot be had.
     pub fn start(start: &Start) -> io::Result<Self> {
-        let fixture = Fixture::MicroGuest.ensure().map_err(|error: FixtureError| io::Error::other(error.to_string()))?;
+        let fixture = Fixture::MicroGuest
+            .ensure()
+            .map_err(|error: FixtureError| io::Error::other(error.to_string()))?;
         let mut command = Command::new("qemu-system-x86_64");
         command.current_dir(&start.dir).args([
-            "-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-accel", "tcg,thread=multi",
-            "-m", "256", "-name", "micro", "-no-reboot", "-sandbox", "on",
-            "-serial", "file:console.log",
-            "-qmp", "unix:qmp.sock,server=on,wait=off",
-            "-device", "virtio-serial",
-            "-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off",
-            "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "pc",
+            "-accel",
+            "tcg,thread=multi",
+            "-m",
+            "256",
+            "-name",
+            "micro",
+            "-no-reboot",
+            "-sandbox",
+            "on",
+            "-serial",
+            "file:console.log",
+            "-qmp",
+            "unix:qmp.sock,server=on,wait=off",
+            "-device",
+            "virtio-serial",
+            "-chardev",
+            "socket,id=agent,path=agent.sock,server=on,wait=off",
+            "-device",
+            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         ]);
         command.arg("-kernel").arg(fixture.join("vmlinuz")).arg("-initrd").arg(fixture.join("initrd.img"));
         command.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {}", start.words));
@@ -73,16 +93,25 @@ impl Guest {
             let mut below = Value::Null;
             for (number, layer) in start_layers(disk) {
                 let node = format!("{}-layer{number}", disk.id);
-                blockdev(&mut command, &json!({ "driver": "qcow2", "node-name": node, "read-only": true,
-                    "backing": below, "file": { "driver": "file", "filename": layer } }));
+                blockdev(
+                    &mut command,
+                    &json!({ "driver": "qcow2", "node-name": node, "read-only": true,
+                    "backing": below, "file": { "driver": "file", "filename": layer } }),
+                );
                 below = node.into();
             }
             let overlay = format!("{}-overlay", disk.id);
-            blockdev(&mut command, &json!({ "driver": "qcow2", "node-name": overlay, "backing": below,
-                "discard": "unmap", "file": { "driver": "file", "filename": disk.overlay } }));
+            blockdev(
+                &mut command,
+                &json!({ "driver": "qcow2", "node-name": overlay, "backing": below,
+                "discard": "unmap", "file": { "driver": "file", "filename": disk.overlay } }),
+            );
             if !start.foreign {
-                blockdev(&mut command, &json!({ "driver": "raw", "node-name": disk.id, "discard": "unmap",
-                    "file": overlay }));
+                blockdev(
+                    &mut command,
+                    &json!({ "driver": "raw", "node-name": disk.id, "discard": "unmap",
+                    "file": overlay }),
+                );
             }
             let drive = if start.foreign { &overlay } else { &disk.id };
             command.arg("-device").arg(format!("virtio-blk-pci,drive={drive},id={0},serial={0}", disk.id));
@@ -135,7 +164,8 @@ impl Guest {
             }
             let ended = self.child.try_wait().ok().flatten();
             let errors = fs::read_to_string(self.dir.join("qemu.err")).unwrap_or_default();
-            let tail: String = console.chars().rev().take(1500).collect::<Vec<_>>().into_iter().rev().collect();
+            let tail: String =
+                console.chars().rev().take(1500).collect::<Vec<_>>().into_iter().rev().collect();
             assert!(
                 began.elapsed() < PATIENCE && ended.is_none(),
                 "the guest did not print {what} ({ended:?}): {errors}\n{tail}"

@@ -111,7 +111,8 @@ impl Session {
                 counted: recorded.filter(|_| is_last),
             });
         }
-        let rig = Rig { token, taps, socket: scratch.path().join("nbd.sock") };
+        let socket = scratch.path().join("nbd.sock");
+        let rig = Rig { token, taps, broken_fleece: request.broken_fleece, socket };
         let keep = rig.taps.iter().filter_map(|tap| tap.counted.clone()).collect();
         let mut session =
             Self { qmp: target.qmp.clone(), rig, keep, watchdog: None, scratch: None, over: false };

@@ -67,6 +67,8 @@ pub(crate) struct Rig {
     pub(crate) token: String,
     /// The disks.
     pub(crate) taps: Vec<Tap>,
+    /// For tests: writes to the fleece fail with this error number.
+    pub(crate) broken_fleece: Option<i32>,
     /// The socket of the NBD server.
     pub(crate) socket: PathBuf,
 }
@@ -85,11 +87,12 @@ impl Rig {
     pub(crate) fn prepare(&self, qmp: &mut dyn Monitor) -> kiln_qemu::Result<()> {
         for tap in &self.taps {
             let fleece = self.name("fleece", tap.number);
-            qmp.execute(
-                "blockdev-add",
-                json!({ "driver": "raw", "node-name": fleece,
-                        "file": { "driver": "file", "filename": tap.fleece.display().to_string() } }),
-            )?;
+            let mut file = json!({ "driver": "file", "filename": tap.fleece.display().to_string() });
+            if let Some(errno) = self.broken_fleece {
+                let errors = json!([{ "event": "none", "iotype": "write", "errno": errno }]);
+                file = json!({ "driver": "blkdebug", "image": file, "inject-error": errors });
+            }
+            qmp.execute("blockdev-add", json!({ "driver": "raw", "node-name": fleece, "file": file }))?;
             qmp.execute(
                 "blockdev-add",
                 json!({ "driver": "copy-before-write", "node-name": self.name("cbw", tap.number),
