@@ -147,7 +147,7 @@ fn disk_files_of_any_format_and_their_check() {
         assert_eq!(capture.file_systems.len(), 1);
     }
     let error = sandbox.kiln(["capture", "nothing", "--name", "x", "--json"]).exits(3).error();
-    assert_eq!(error["code"], "store.instance.not-found");
+    assert_eq!(error["code"], "store.no-instance");
     let error = sandbox.kiln(["capture", "./nothing", "--name", "x", "--json"]).exits(3).error();
     assert_eq!(error["code"], "io.not-found");
     assert_tidy(&sandbox);

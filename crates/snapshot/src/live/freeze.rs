@@ -30,6 +30,8 @@ pub(crate) struct Frozen {
     version: String,
     programs: bool,
     count: u64,
+    /// The agent has answered everything that it was asked: its next answer is to the next question.
+    in_step: bool,
     thawed: bool,
 }
 
@@ -88,6 +90,7 @@ fn try_freeze(address: &Address, limit: Duration, watchdog: &mut Watchdog) -> Re
         version,
         programs,
         count: 0,
+        in_step: answer.is_ok(),
         thawed: false,
     };
     match answer {
@@ -116,11 +119,11 @@ impl Frozen {
     /// Thaws; answers whether the file systems had stood still until then, and how long.
     fn thaw(&mut self, watchdog: &mut Watchdog) -> Result<(bool, Duration)> {
         let still = match self.guest.as_mut() {
-            Some(guest) => {
+            Some(guest) if self.in_step => {
                 guest.limit(Duration::from_secs(2).min(self.limit));
                 matches!(guest.status(), Ok(Freeze::Frozen))
             }
-            None => false,
+            _ => false,
         };
         self.thawed = thaw(&self.address, self.guest.take(), THAW);
         let took = self.began.elapsed();
@@ -195,9 +198,10 @@ pub(crate) fn thaw(address: &Address, mut guest: Option<Box<dyn Guest>>, patienc
             None => address.agent(),
         };
         if let Ok(guest) = one.as_mut() {
-            guest.limit(Duration::from_secs(10));
-            let answered = guest.thaw();
-            if answered.is_ok() || matches!(guest.status(), Ok(Freeze::Thawed)) {
+            guest.limit(Duration::from_secs(5));
+            // An answer that comes late is not the answer to this: neither is believed without a new beginning.
+            let asked = guest.resync().and_then(|()| guest.thaw());
+            if matches!(guest.resync().and_then(|()| guest.status()), Ok(Freeze::Thawed)) && asked.is_ok() {
                 return true;
             }
         }

@@ -96,6 +96,8 @@ pub(crate) trait Guest: Send {
     fn introduce(&mut self) -> kiln_qemu::Result<(String, bool)>;
     /// The id of the guest's system: `debian`, `mswindows`; none when it does not say.
     fn system(&mut self) -> Option<String>;
+    /// Finds the beginning of a conversation again, past answers that came late.
+    fn resync(&mut self) -> kiln_qemu::Result<()>;
     /// Whether the file systems stand still.
     fn status(&mut self) -> kiln_qemu::Result<Freeze>;
     /// Freezes; how many.
@@ -116,6 +118,10 @@ impl Guest for Agent {
     fn system(&mut self) -> Option<String> {
         let reply = self.execute("guest-get-osinfo", json!({})).ok()?;
         Some(reply.get("id")?.as_str()?.chars().take(64).collect())
+    }
+
+    fn resync(&mut self) -> kiln_qemu::Result<()> {
+        self.sync()
     }
 
     fn status(&mut self) -> kiln_qemu::Result<Freeze> {

@@ -4,6 +4,7 @@
 //! written, and a capture must not.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,14 @@ const MAX_REPLY: u64 = 16 << 20;
 
 /// A domain.
 pub(crate) struct Domain {
+    program: PathBuf,
     name: String,
     answer: Duration,
 }
 
 impl Domain {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), answer: Duration::from_secs(20) }
+        Self { program: "virsh".into(), name: name.to_owned(), answer: Duration::from_secs(20) }
     }
 
     fn peer(&self) -> String {
@@ -39,7 +41,7 @@ impl Domain {
     fn run(&self, kind: &str, message: &Value) -> Result<Value> {
         let io = |source| Error::Io { operation: "run virsh for", peer: self.peer(), source };
         let seconds = self.answer.as_secs().max(1).to_string();
-        let mut command = Command::new("virsh");
+        let mut command = Command::new(&self.program);
         command.args(["--quiet", kind]);
         if kind == "qemu-agent-command" {
             command.args(["--timeout", &seconds]);
@@ -144,6 +146,11 @@ impl Guest for Domain {
         Some(self.ask("guest-get-osinfo").ok()?.get("id")?.as_str()?.chars().take(64).collect())
     }
 
+    /// libvirt does.
+    fn resync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn status(&mut self) -> Result<Freeze> {
         match self.ask("guest-fsfreeze-status")?.as_str() {
             Some("thawed") => Ok(Freeze::Thawed),
@@ -162,5 +169,64 @@ impl Guest for Domain {
 
     fn limit(&mut self, answer: Duration) {
         self.answer = answer;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A `virsh` that answers as libvirt 9.0 with QEMU 7.2 did, by what it is asked; words of its own are on stderr.
+    fn domain(dir: &std::path::Path) -> Domain {
+        use std::os::unix::fs::PermissionsExt;
+        let program = dir.join("virsh");
+        let script = r#"#!/bin/sh
+case "$*" in
+*"-- gone "*) echo "error: failed to get domain 'gone'" >&2; exit 1 ;;
+*"-- huge "*) head -c 20000000 /dev/zero | tr '\\0' x ;;
+*"-- odd "*) echo "no json" ;;
+*"-- slow "*) sleep 30 ;;
+*guest-fsfreeze-status*) echo '{"return":"thawed"}' ;;
+*guest-fsfreeze-freeze*) echo '{"return":3}' ;;
+*guest-get-osinfo*) echo '{"return":{"id":"mswindows","name":"Microsoft Windows"}}' ;;
+*guest-info*) echo '{"return":{"version":"7.2.0","supported_commands":[{"enabled":true,"name":"guest-fsfreeze-freeze","success-response":true},{"enabled":true,"name":"guest-fsfreeze-thaw","success-response":true}]}}' ;;
+*qemu-monitor-command*blockdev-del*) echo '{"id":"libvirt-31","error":{"class":"GenericError","desc":"Failed to find node"}}' ;;
+*qemu-monitor-command*query-status*) echo '{"return":{"status":"running","singlestep":false,"running":true},"id":"libvirt-30"}' ;;
+*) echo "error: unknown $*" >&2; exit 1 ;;
+esac
+"#;
+        std::fs::write(&program, script.replace("\\\\0", "\\0")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Domain { program, name: "db".to_owned(), answer: Duration::from_secs(20) }
+    }
+
+    #[test]
+    fn recorded_answers_are_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut domain = domain(dir.path());
+        let status = domain.execute("query-status", json!({})).unwrap();
+        assert_eq!(status["running"], true);
+        assert_eq!(domain.introduce().unwrap(), ("7.2.0".to_owned(), true));
+        assert_eq!(domain.system().as_deref(), Some("mswindows"));
+        assert_eq!((domain.status().unwrap(), Guest::freeze(&mut domain).unwrap()), (Freeze::Thawed, 3));
+        let error = domain.execute("blockdev-del", json!({})).unwrap_err();
+        assert!(matches!(&error, Error::Refused { class, .. } if class == "GenericError"), "{error}");
+    }
+
+    #[test]
+    fn hostile_answers_are_bounded_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut domain = domain(dir.path());
+        domain.answer = Duration::from_millis(300);
+        for (name, code) in [
+            ("gone", "qemu.refused"),
+            ("odd", "qemu.protocol"),
+            ("huge", "qemu.protocol"),
+            ("slow", "qemu.timeout"),
+        ] {
+            domain.name = name.to_owned();
+            let error = domain.execute("query-status", json!({})).unwrap_err();
+            assert_eq!(error.code(), code, "{name}: {error}");
+        }
     }
 }
