@@ -86,9 +86,13 @@ impl Session {
         jobs: &[Job],
     ) -> Result<Self> {
         let mut qmp = target.qmp.monitor()?;
-        let scratch = tempfile::Builder::new().prefix("kiln-").tempdir().map_err(|source| {
-            DiskError::io("create a folder in", std::env::temp_dir().display().to_string(), source)
-        })?;
+        // The path of a socket has at most 107 bytes.
+        let base = Some(std::env::temp_dir()).filter(|dir| dir.as_os_str().len() < 80);
+        let base = base.unwrap_or_else(|| "/tmp".into());
+        let scratch = tempfile::Builder::new()
+            .prefix("kiln-")
+            .tempdir_in(&base)
+            .map_err(|source| DiskError::io("create a folder in", base.display().to_string(), source))?;
         let token =
             scratch.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // Names of nodes are of letters and digits.
