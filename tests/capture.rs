@@ -3,6 +3,8 @@
 //! Live captures are held against what a guest acknowledged: the micro guest (`testkit::micro`) syncs a number before it
 //! prints it. `KILN_CAPTURES` says how many captures at random moments are made; the ignored tests make more.
 
+#![allow(clippy::print_stdout, reason = "the counts are what these tests are read for")]
+
 mod faults;
 mod live;
 mod stopped;

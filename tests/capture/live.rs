@@ -133,6 +133,7 @@ pub(super) fn nodes(vm: &Instance) -> Vec<String> {
 }
 
 /// One command of the machine protocol.
+#[allow(clippy::needless_pass_by_value, reason = "written where it is used")]
 pub(super) fn qmp(vm: &Instance, command: &str, arguments: serde_json::Value) -> serde_json::Value {
     use std::io::{BufRead, BufReader, Write};
     let socket = std::fs::File::open(&vm.dir).unwrap();
