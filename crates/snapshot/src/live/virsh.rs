@@ -4,12 +4,14 @@
 //! written, and a capture must not.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kiln_qemu::agent::Freeze;
 use kiln_qemu::{Error, Problem, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use super::monitor::{Guest, Monitor};
@@ -52,6 +54,8 @@ impl Domain {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env("LC_ALL", "C")
+            // With whatever it starts, it ends as one.
+            .process_group(0)
             .spawn()
             .map_err(io)?;
         let mut pipes = (child.stdout.take(), child.stderr.take());
@@ -73,7 +77,10 @@ impl Domain {
                         std::thread::sleep(Duration::from_millis(5));
                     }
                     _ => {
-                        let _ = child.kill();
+                        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                        if let Some(group) = group {
+                            let _ = kill_process_group(group, Signal::KILL);
+                        }
                         let _ = child.wait();
                         break None;
                     }
@@ -84,12 +91,12 @@ impl Domain {
             };
             (join(reply), join(words), status)
         });
-        let Some(status) = status else {
-            return Err(Error::TimedOut { peer: self.peer(), allowed: self.answer });
-        };
         if u64::try_from(reply.len()).unwrap_or(u64::MAX) > MAX_REPLY {
             return Err(self.malformed(Problem::TooLong { allowed: MAX_REPLY }));
         }
+        let Some(status) = status else {
+            return Err(Error::TimedOut { peer: self.peer(), allowed: self.answer });
+        };
         if !status.success() {
             let text = String::from_utf8_lossy(&words).trim().trim_start_matches("error: ").to_owned();
             return Err(self.refused(message, "virsh", &text));
@@ -183,7 +190,7 @@ mod tests {
         let script = r#"#!/bin/sh
 case "$*" in
 *"-- gone "*) echo "error: failed to get domain 'gone'" >&2; exit 1 ;;
-*"-- huge "*) head -c 20000000 /dev/zero | tr '\\0' x ;;
+*"-- huge "*) head -c 20000000 /dev/zero ;;
 *"-- odd "*) echo "no json" ;;
 *"-- slow "*) sleep 30 ;;
 *guest-fsfreeze-status*) echo '{"return":"thawed"}' ;;
@@ -195,7 +202,7 @@ case "$*" in
 *) echo "error: unknown $*" >&2; exit 1 ;;
 esac
 "#;
-        std::fs::write(&program, script.replace("\\\\0", "\\0")).unwrap();
+        std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         Domain { program, name: "db".to_owned(), answer: Duration::from_secs(20) }
     }
