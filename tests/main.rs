@@ -5,6 +5,7 @@
 
 mod support;
 
+mod capture;
 mod catalog;
 mod check;
 mod completion;

@@ -199,6 +199,16 @@ impl Store {
         draft_of_copy(&image.manifest, image.record.owner.clone(), &text, name, how, &image.record.family)
     }
 
+    /// What a capture that stands on an image is published with: all that is known about that image, which is its
+    /// origin.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when the account may not see it.
+    pub fn capture_draft(&self, image: &Image, name: &NameTag) -> Result<Draft> {
+        self.permit(Action::See, image)?;
+        self.copy_draft(image, name, OriginKind::Capture)
+    }
+
     /// The manifest of an image as published, its bytes: what a copy is tied to, and a signature is over.
     ///
     /// # Errors

@@ -38,6 +38,7 @@
 
 mod account;
 mod appliance;
+mod capture;
 mod copy;
 mod error;
 mod fsck;
@@ -68,6 +69,7 @@ pub mod settings;
 mod signature;
 mod source;
 mod space;
+mod stack;
 mod steps;
 mod store;
 mod verify;
@@ -77,6 +79,9 @@ pub mod doctor;
 
 pub use account::Account;
 pub use appliance::ApplianceRecord;
+pub use capture::{
+    CaptureRecord, CaptureSource, Consistency, FileSystemRecord, FoundBy, FreezeRecord, MachineFacts,
+};
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::appliance::ApplianceRecord;
+use crate::capture::CaptureRecord;
 use crate::error::{Malformation, Result};
 use crate::id::{ImageId, LayerId};
 use crate::name::{Name, NameTag, Tag};
@@ -230,6 +231,9 @@ pub struct Provenance {
     /// Who signed it, or the list of checksums that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<SignerRecord>,
+    /// How it was captured from a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureRecord>,
 }
 
 /// What a vendor's checksum said.
@@ -403,6 +407,7 @@ pub(crate) mod tests {
                 appliance: Some(ApplianceRecord { cpus: Some(2), ..ApplianceRecord::default() }),
                 download: None,
                 signer: None,
+                capture: None,
             },
             checks: CheckRecord {
                 rule_set: "1".to_owned(),

@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    accept, audit, bundle, check, completion, config, convert, copy, diff, doctor, export, flatten, gc,
-    history, import, inspect, jobs, key, ls, map, measure, prune, rm, set, share, shares, show, sign, store,
-    tag, targets, tree, usage, verify,
+    accept, audit, bundle, capture, check, completion, config, convert, copy, diff, doctor, export, flatten,
+    gc, history, import, inspect, jobs, key, ls, map, measure, prune, rm, set, share, shares, show, sign,
+    store, tag, targets, tree, usage, verify,
 };
 use crate::session::GlobalArgs;
 
@@ -33,6 +33,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Import(import::Args),
+    #[command(visible_alias = "snapshot-to-image")]
+    Capture(capture::Args),
+    #[command(hide = true)]
+    WatchCapture(capture::WatchArgs),
     Inspect(inspect::Args),
     #[command(visible_alias = "checksum")]
     Verify(verify::Args),

@@ -62,6 +62,9 @@ pub(crate) enum CliError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A capture, or the machine that is captured.
+    #[error("{0}")]
+    Capture(kiln_snapshot::Error),
     /// The words of the command line contradict each other or themselves.
     #[error("{what}")]
     Usage {
@@ -123,6 +126,16 @@ impl From<kiln_catalog::Error> for CliError {
     }
 }
 
+impl From<kiln_snapshot::Error> for CliError {
+    fn from(error: kiln_snapshot::Error) -> Self {
+        match error {
+            kiln_snapshot::Error::Disk(error) => error.into(),
+            kiln_snapshot::Error::Catalog(error) => error.into(),
+            other => Self::Capture(other),
+        }
+    }
+}
+
 impl From<kiln_import::Error> for CliError {
     fn from(error: kiln_import::Error) -> Self {
         match error {
@@ -172,6 +185,7 @@ impl CliError {
             Self::Import(refusal) => refusal.code(),
             Self::Targets(error) => error.code(),
             Self::Source(error) => error.code(),
+            Self::Capture(error) => error.code(),
             Self::Output { source } if source.kind() == io::ErrorKind::BrokenPipe => "output.closed",
             Self::Output { .. } => "output.failed",
             Self::Usage { code, .. } | Self::CannotDo { code, .. } => code,
@@ -186,6 +200,7 @@ impl CliError {
             Self::Import(refusal) => exit_of_import(refusal),
             Self::Targets(_) => exit::USAGE,
             Self::Source(error) => exit_of_source(error),
+            Self::Capture(error) => exit_of_capture(error),
             Self::Usage { .. } => exit::USAGE,
             Self::Output { .. } | Self::CannotDo { .. } => exit::CANNOT,
         }
@@ -198,6 +213,7 @@ impl CliError {
             Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
             Self::Targets(error) => Some(error.hint()),
             Self::Source(error) => error.hint(),
+            Self::Capture(error) => error.hint(),
             Self::Output { .. } => None,
             Self::Usage { hint, .. } | Self::CannotDo { hint, .. } => Some(hint.clone()),
         }
@@ -225,6 +241,7 @@ impl CliError {
             Self::Targets(error) => error.source(),
             // The message has it all.
             Self::Source(_) => None,
+            Self::Capture(kiln_snapshot::Error::Qemu(error)) => error.source(),
             other => other.source(),
         };
         while let Some(cause) = next {
@@ -318,6 +335,17 @@ fn exit_of_source(error: &kiln_import::Error) -> u8 {
         "fetch.url" | "fetch.unproved" | "fetch.plain" => exit::USAGE,
         _ if error.family() == Family::Refused => exit::NO,
         _ => exit::CANNOT,
+    }
+}
+
+/// A disk that is in use or damaged, or a guest that cannot be quiesced, is a "no"; a disk that is not there is the
+/// user's slip.
+fn exit_of_capture(error: &kiln_snapshot::Error) -> u8 {
+    match error.family() {
+        Family::Cancelled => exit::INTERRUPTED,
+        _ if error.code() == "capture.no-disk" => exit::USAGE,
+        Family::Refused | Family::Malformed => exit::NO,
+        Family::Io | Family::Unsupported => exit::CANNOT,
     }
 }
 

@@ -146,6 +146,24 @@ pub(crate) fn open_store(session: &Session) -> Result<Store> {
     as_set(Store::open(&store_path(session)?)?, session)
 }
 
+/// The store for a new image: made where there is none. A dry run makes none but one to throw away.
+pub(crate) fn store_to_write(dry_run: bool, session: &Session) -> Result<(Store, Option<tempfile::TempDir>)> {
+    let path = store_path(session)?;
+    if !dry_run {
+        return Ok((as_set(Store::open_or_create(&path)?, session)?, None));
+    }
+    match Store::open(&path) {
+        Err(error) if error.code() == "store.missing" => {
+            let dir = crate::input::spool::default_dir();
+            let scratch = tempfile::tempdir_in(&dir).map_err(|source| {
+                kiln_disk::Error::io("make a directory in", dir.display().to_string(), source)
+            })?;
+            Ok((as_set(Store::open_or_create(scratch.path())?, session)?, Some(scratch)))
+        }
+        other => Ok((as_set(other?, session)?, None)),
+    }
+}
+
 /// The image that a word means.
 pub(crate) fn find(word: &str, session: &Session) -> Result<StoredImage> {
     let store = open_store(session)?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::offset::{FileOffset, GuestOffset};
 use crate::os;
@@ -185,11 +186,39 @@ pub trait DiskWrite: Send {
     /// As [`DiskWrite::place`].
     fn write_zeroes(&mut self, at: GuestOffset, len: u64) -> Result<()>;
 
+    /// Makes a layer of it, upon the disk with this digest; called once, before anything is placed. The digest becomes
+    /// part of the file: the same change to two disks is two layers, as each has block hashes of its own.
+    ///
+    /// # Errors
+    /// `format.no-layers`.
+    fn bind(&mut self, below: &ContentDigest) -> Result<()> {
+        let _ = below;
+        Err(no_layers())
+    }
+
+    /// Says that `len` bytes from `at`, whole granules or the rest of the disk, are zeros that hide what the disk below
+    /// has there: for a container that is written as a layer upon another. Called in guest order with `place`.
+    ///
+    /// # Errors
+    /// `format.no-layers` where absent and zero are the same; otherwise as [`DiskWrite::place`].
+    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
+        let _ = (at, len);
+        Err(no_layers())
+    }
+
     /// Writes the remaining tables and the final length.
     ///
     /// # Errors
     /// As [`DiskWrite::place`].
     fn finish(self: Box<Self>) -> Result<Written>;
+}
+
+fn no_layers() -> Error {
+    Error::Unsupported {
+        code: "format.no-layers",
+        feature: "layers upon other disks in this format".to_owned(),
+        hint: "write the layer as qcow2 of version 3",
+    }
 }
 
 /// What a finished container is.

@@ -24,6 +24,7 @@ mod foreign;
 mod id;
 mod identify;
 mod image;
+pub mod layer;
 pub mod layout;
 mod nested;
 mod options;

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Refusal, Result};
 use crate::open::FormatReader;
-use crate::style::LAYER_FORMAT;
+use kiln_format::layer::LAYER_FORMAT;
 
 /// Name of the first member.
 const LIST: &str = "kiln-bundle.json";

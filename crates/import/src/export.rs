@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Refusal, Result};
 use crate::open::open_image;
-use crate::style::{LAYER_FORMAT, LayerStyle, layer_format, options_of};
+use kiln_format::layer::{LAYER_FORMAT, LayerStyle, layer_format, options_of};
 
 /// What to export, and how.
 pub struct ExportRequest {

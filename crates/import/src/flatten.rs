@@ -9,7 +9,7 @@ use kiln_format::transfer::{FilePlan, stage_file};
 
 use crate::error::{Error, Refusal, Result};
 use crate::open::open_image;
-use crate::style::{LAYER_FORMAT, LayerStyle, layer_format, options_of};
+use kiln_format::layer::{LAYER_FORMAT, LayerStyle, layer_format, options_of};
 
 /// Writes the disk of an image into one layer, which takes the place of its layers. The image stays what it is: its
 /// id, its digests, its life.

@@ -19,7 +19,6 @@ mod plan;
 mod run;
 mod screen;
 mod signature;
-mod style;
 mod tap;
 mod target;
 
@@ -30,6 +29,7 @@ pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
 pub use fetch::{FetchError, FetchOptions, FetchProblem, Traffic, is_url, shown_url, url_file_name};
 pub use flatten::flatten;
+pub use kiln_format::layer::{BadStyle, DEFAULT_STYLE, LayerStyle};
 pub use open::{FormatReader, open_image, verify_image, verify_part};
 pub use plan::{
     HASHED_HOLE_BYTES, Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RULE_SET, Request, SourceDigest,
@@ -38,7 +38,6 @@ pub use plan::{
 pub use run::{Outcome, Timings};
 pub use screen::{Screened, screen_image};
 pub use signature::{Place, SignatureError, SignatureProblem, SignatureWish, Trust};
-pub use style::{BadStyle, DEFAULT_STYLE, LayerStyle};
 pub use target::{
     GUEST_CHECKS, GptMove, GuestCheck, Machine, PlannedSide, TargetOutcome, TargetPlan, TargetRefusal,
     TargetRequest, TargetWrite, Warning, export_target, machine_name, plan_target,

@@ -16,12 +16,7 @@ pub struct FormatReader;
 
 impl LayerReader for FormatReader {
     fn open_layer(&self, format: &str, source: Arc<dyn ByteSource>) -> kiln_disk::Result<Box<dyn Disk>> {
-        let format = by_name(format).ok_or_else(|| kiln_disk::Error::Unsupported {
-            code: "store.layer.format",
-            feature: format!("the layer format {format:?}"),
-            hint: "use a newer kiln",
-        })?;
-        let image: Box<dyn Disk> = (format.open)(source, &OpenContext::new())?;
+        let image: Box<dyn Disk> = kiln_format::layer::open_layer(format, source)?;
         Ok(image)
     }
 }

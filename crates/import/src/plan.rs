@@ -22,8 +22,8 @@ use crate::error::{Error, Refusal, Result};
 use crate::evidence::Evidence;
 use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url};
 use crate::signature::SignatureWish;
-use crate::style::LayerStyle;
 use crate::tap::Tap;
+use kiln_format::layer::LayerStyle;
 
 /// Version of the rules that an import judges by. Grows when a rule does, so that old images can be judged again.
 pub const RULE_SET: &str = "1";

@@ -23,7 +23,7 @@ use crate::appliance;
 use crate::arrival::Arrival;
 use crate::error::{Error, Result};
 use crate::plan::{Content, Plan, PlanFacts, Rules, Wishes, check_record, compare, judge_inside, pass};
-use crate::style::{LAYER_FORMAT, layer_format, options_of};
+use kiln_format::layer::{LAYER_FORMAT, layer_format, options_of};
 
 /// What an import did. Sizes are bytes.
 #[derive(Debug, Clone)]
@@ -157,6 +157,7 @@ impl Plan {
                 appliance,
                 download: arrival.and_then(Arrival::record),
                 signer,
+                capture: None,
             },
             checks: check_record(&facts),
             birth: Birth::default(),

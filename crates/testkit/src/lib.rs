@@ -8,6 +8,7 @@ pub mod fixtures;
 pub mod guest_matrix;
 pub mod http;
 pub mod laws;
+pub mod micro;
 mod model;
 pub mod oracle;
 pub mod ova;

@@ -81,6 +81,7 @@ pub(crate) fn draft(name: &str, bytes: &[u8]) -> Draft {
             appliance: None,
             download: None,
             signer: None,
+            capture: None,
         },
         checks: CheckRecord {
             rule_set: "1".to_owned(),

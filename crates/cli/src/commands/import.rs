@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_catalog::{DownloadRecord, IfTaken, NameTag, SignerRecord, Store};
+use kiln_catalog::{DownloadRecord, IfTaken, NameTag, SignerRecord};
 use kiln_disk::digest::{Algorithm, hash_source};
 use kiln_disk::{ByteSource, FileSource, Limits, Severity};
 use kiln_format::{Siblings, Tolerance};
@@ -18,7 +18,7 @@ use crate::error::{About, Answer, CliError, Result};
 use crate::input::{SourceArgs, is_dash, pipe};
 use crate::output::{FindingRecord, Printer, ShortSize, Size, findings_lines};
 use crate::session::Session;
-use crate::subject::{as_set, store_path};
+use crate::subject::store_to_write;
 
 use super::key;
 use super::show::{checksum, signer_line};
@@ -209,7 +209,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         None => args.source.display().to_string(),
     };
     args.guest.confirm(&args.source)?;
-    let (store, _scratch) = open(args, session)?;
+    let (store, _scratch) = store_to_write(args.dry_run, session)?;
     let plan = plan(&store, request, &session.reporter).about(&label)?;
     let facts = plan.facts().clone();
     let guest = args.guest.admit(&args.source, &args.read, args.force, session)?;
@@ -274,7 +274,7 @@ fn take_bundle(
             return Err(kiln_import::Error::from(kiln_import::Refusal::Bundle { problem }).into());
         }
     }
-    let (store, _) = open(args, session)?;
+    let (store, _) = store_to_write(args.dry_run, session)?;
     let if_taken = if args.replace { IfTaken::MoveTag } else { IfTaken::Refuse };
     let label = args.source.display().to_string();
     let published = import_bundle(&store, source, name, if_taken, &session.reporter).about(&label)?;
@@ -328,24 +328,6 @@ fn request(args: &Args, name: NameTag) -> Result<Request> {
     request.threads = args.threads.map_or(request.threads, usize::from);
     request.raw_digest = args.raw_digest;
     Ok(request)
-}
-
-/// The store. A dry run makes none: where there is none yet it looks at an empty one that goes away again.
-fn open(args: &Args, session: &Session) -> Result<(Store, Option<tempfile::TempDir>)> {
-    let path = store_path(session)?;
-    if !args.dry_run {
-        return Ok((as_set(Store::open_or_create(&path)?, session)?, None));
-    }
-    match Store::open(&path) {
-        Err(error) if error.code() == "store.missing" => {
-            let dir = crate::input::spool::default_dir();
-            let scratch = tempfile::tempdir_in(&dir).map_err(|source| {
-                kiln_disk::Error::io("make a directory in", dir.display().to_string(), source)
-            })?;
-            Ok((as_set(Store::open_or_create(scratch.path())?, session)?, Some(scratch)))
-        }
-        other => Ok((as_set(other?, session)?, None)),
-    }
 }
 
 fn record<'a>(

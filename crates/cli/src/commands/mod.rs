@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod audit;
 pub(crate) mod bundle;
+pub(crate) mod capture;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -43,6 +44,8 @@ use crate::session::Session;
 pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
     match command {
         Command::Import(args) => import::run(&args, session),
+        Command::Capture(args) => capture::run(&args, session),
+        Command::WatchCapture(args) => capture::watch(&args),
         Command::Export(args) => export::run(&args, session),
         Command::Ls(args) => ls::run(&args, session),
         Command::Show(args) => show::run(&args, session),

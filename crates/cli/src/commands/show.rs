@@ -135,7 +135,9 @@ fn text(record: &Record<'_>, out: &mut Printer) {
     for digest in &source.digests {
         out.data_field("", digest);
     }
-    out.data_field("vendor says", checksum(&image.provenance.checksum));
+    if image.provenance.capture.is_none() {
+        out.data_field("vendor says", checksum(&image.provenance.checksum));
+    }
     if let Some(signer) = &image.provenance.signer {
         out.data_field("signature", signer_line(signer));
         out.data_field("", format!("keys {}", signer.keys));
@@ -149,7 +151,13 @@ fn text(record: &Record<'_>, out: &mut Printer) {
             out.data_field("", format!("version {version}"));
         }
     }
-    out.data_field("imported by", &image.provenance.tool);
+    match &image.provenance.capture {
+        None => out.data_field("imported by", &image.provenance.tool),
+        Some(capture) => {
+            out.data_field("captured by", &image.provenance.tool);
+            super::capture::record_lines(capture, &mut |name, value| out.data_field(name, value));
+        }
+    }
     if let Some(appliance) = &image.provenance.appliance {
         out.data_field("appliance", format!("disk {} of {}", appliance.disk, appliance.descriptor));
         out.data_field("", machine(appliance));

@@ -240,6 +240,25 @@ impl LeafFile {
             .collect()
     }
 
+    /// The blocks from `first` to before `last` that are not zeros, ascending, with their hashes.
+    pub fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, BlockDigest)> + '_ {
+        let begin = self.runs.partition_point(|(start, hashes)| run_end(*start, hashes) <= first);
+        let runs = self.runs.get(begin..).unwrap_or_default();
+        runs.iter().take_while(move |(start, _)| *start < last).flat_map(move |(start, hashes)| {
+            (*start..)
+                .zip(hashes.as_chunks::<32>().0)
+                .filter(move |(block, _)| (first..last).contains(block))
+                .map(|(block, hash)| (block, BlockDigest(*hash)))
+        })
+    }
+
+    /// The first block from `block` on that is not zeros.
+    #[must_use]
+    pub fn next_data(&self, block: u64) -> Option<u64> {
+        let run = self.runs.partition_point(|(start, hashes)| run_end(*start, hashes) <= block);
+        self.runs.get(run).map(|(start, _)| (*start).max(block))
+    }
+
     /// The hash of block number `block`.
     #[must_use]
     pub fn leaf(&self, block: u64) -> BlockDigest {

@@ -10,6 +10,9 @@ pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;
 pub(super) const FEATURE_NAMES: u32 = 0x6803_f857;
 pub(super) const BITMAPS: u32 = 0x2385_2875;
 pub(super) const ENCRYPTION: u32 = 0x0537_be77;
+/// Kiln's own, "KILN": the content digest of the disk that a layer was written upon, 32 bytes. It keeps the same change
+/// to two disks apart; nothing is opened by it.
+pub(super) const LAYER: u32 = 0x4b49_4c4e;
 pub(super) const DATA_FILE: u32 = 0x4441_5441;
 
 /// Which of the three feature fields a name belongs to.
@@ -74,7 +77,8 @@ impl Extensions {
                 doubts.push(malformed(here, Qcow2Problem::ExtensionPastEnd { kind, len, room }));
                 break;
             };
-            let known = [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE].contains(&kind);
+            let known =
+                [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, ENCRYPTION, DATA_FILE, LAYER].contains(&kind);
             if known && seen.contains(&kind) {
                 doubts.push(malformed(here, Qcow2Problem::ExtensionTwice { kind }));
             } else if known {

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_disk::chunks::{Chunk, chunks};
 use kiln_disk::digest::{
-    BlockDigest, DigestBuilder, DiskDigests, Fingerprint, FingerprintBuilder, LeafSink, block_checks,
-    leaf_hashes,
+    BLOCK_LEN, BlockDigest, DigestBuilder, DiskDigests, Fingerprint, FingerprintBuilder, LeafFile, LeafSink,
+    block_checks, leaf_hashes,
 };
 use kiln_disk::pipeline::{Steps, run_ordered};
 use kiln_disk::zero::is_zero;
 use kiln_disk::{
     Budget, BufferPool, ByteSink, Cost, Disk, DiskWrite, Encode, Encoding, Error, Event, FileOffset,
-    GuestOffset, Observer, PageBuffer, Piece, Result, WriteOrder, Written, go_on,
+    GuestOffset, GuestRange, Observer, PageBuffer, Piece, Result, WriteOrder, Written, go_on,
 };
+
+use super::upon::{Above, touched};
 
 use crate::options::Options;
 use crate::table::Format;
@@ -51,6 +53,10 @@ pub struct Outcome {
     pub fingerprint: Option<Fingerprint>,
     /// Bytes of guest data stored, before encoding; the rest of the disk is zeros that take no space.
     pub stored_bytes: u64,
+    /// Of a layer: where it has zeros that hide what is below. Ascending, merged.
+    pub hidden: Vec<GuestRange>,
+    /// Of a layer: bytes that were read and found to be what is below.
+    pub same_bytes: u64,
 }
 
 /// Least number of bytes that a thread takes at a time.
@@ -66,16 +72,70 @@ const HOLE_LEN: usize = 64 << 10;
 /// [`Error::Refused`] for a size or option that the format cannot hold, before a byte is written; whatever reading
 /// the disk, writing the sink or keeping the leaves says; [`Error::Cancelled`].
 pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Observer) -> Result<Outcome> {
+    write_upon(job, None, sink, observer)
+}
+
+/// Writes what of `job.disk` differs from the disk below it, whose block hashes are `below`, as a layer upon it.
+///
+/// The disk's holes are its own statement that the disk below shows there; reading them gives what is below, and all
+/// that is no hole is compared. The digests are those of the whole disk; what is a hole is neither read nor hashed.
+///
+/// # Errors
+/// As [`write_container`]; `format.no-layers` when the format or its options cannot hold a layer.
+pub fn write_layer(
+    job: Job<'_>,
+    below: &LeafFile,
+    sink: &Arc<dyn ByteSink>,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    let above = Above::new(job.disk, below);
+    let job = Job {
+        disk: &above,
+        format: job.format,
+        options: job.options,
+        threads: job.threads,
+        content_digest: job.content_digest,
+        raw_digest: job.raw_digest,
+        fingerprint: job.fingerprint,
+        // Spelled out so that the borrow may become shorter.
+        leaves: match job.leaves {
+            Some(leaves) => Some(leaves),
+            None => None,
+        },
+        budget: job.budget,
+    };
+    write_upon(job, Some(below), sink, observer)
+}
+
+fn write_upon(
+    job: Job<'_>,
+    below: Option<&LeafFile>,
+    sink: &Arc<dyn ByteSink>,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
     let disk_len = job.disk.disk_len();
     let create = job.format.create.ok_or_else(|| Error::Unsupported {
         code: "format.read-only",
         feature: format!("writing {}", job.format.id),
         hint: "choose another output format with -O",
     })?;
-    let writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    let mut writer = (create.run)(Arc::clone(sink), disk_len, job.options)?;
+    if let Some(below) = below {
+        writer.bind(&below.content())?;
+    }
     let own = writer.sink();
     let sink = own.as_ref().unwrap_or(sink);
     let granule = writer.granule();
+    if below.is_some() && (granule != BLOCK_LEN || job.raw_digest) {
+        return Err(Error::Unsupported {
+            code: "format.no-layers",
+            feature: format!(
+                "a layer of {} in clusters of {granule} bytes, or with a raw digest",
+                job.format.id
+            ),
+            hint: "layers have clusters of 64 KiB, as their block hashes do",
+        });
+    }
     let chunk_len = granule.max(CHUNK_LEN);
     let threads = job.threads.max(1);
     let in_window = usize::try_from(WINDOW_BYTES.checked_div(chunk_len).unwrap_or(0)).unwrap_or(1);
@@ -84,12 +144,16 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
         writer,
         digests: hash.then(|| DigestBuilder::new(disk_len, job.leaves, job.raw_digest)),
         fingerprint: job.fingerprint.then(|| FingerprintBuilder::new(disk_len)),
+        below,
         budget: job.budget,
         observer,
         stored_bytes: 0,
+        hidden: Vec::new(),
+        same_bytes: 0,
     };
     let worker = Worker {
         disk: job.disk,
+        below,
         encoder: turn.writer.encoder(),
         granule: usize::try_from(granule).unwrap_or(usize::MAX),
         hash,
@@ -122,7 +186,7 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
             after: |placed: Option<Prepared>| placed.map_or(Ok(()), |placed| worker.store(placed)),
         },
     )?;
-    let Turn { writer, digests, fingerprint, stored_bytes, .. } = turn;
+    let Turn { writer, digests, fingerprint, stored_bytes, hidden, same_bytes, .. } = turn;
     let written = writer.finish()?;
     observer.event(Event::Finished);
     Ok(Outcome {
@@ -130,6 +194,8 @@ pub fn write_container(job: Job<'_>, sink: &Arc<dyn ByteSink>, observer: &dyn Ob
         digests: digests.map(DigestBuilder::finish),
         fingerprint: fingerprint.map(FingerprintBuilder::finish),
         stored_bytes,
+        hidden,
+        same_bytes,
     })
 }
 
@@ -152,11 +218,27 @@ struct Prepared {
     parts: Vec<Part>,
     leaves: Vec<Option<BlockDigest>>,
     checks: Vec<Option<u128>>,
+    /// Granules of zeros over something else, in order.
+    hides: Vec<GuestOffset>,
+    /// Bytes that were read and are what is below.
+    same_bytes: u64,
+}
+
+/// A chunk as it goes into a layer.
+#[derive(Default)]
+struct Layered {
+    parts: Vec<Part>,
+    leaves: Vec<Option<BlockDigest>>,
+    checks: Vec<Option<u128>>,
+    hides: Vec<GuestOffset>,
+    same_bytes: u64,
 }
 
 /// The steps that run on all threads.
 struct Worker<'a> {
     disk: &'a dyn Disk,
+    /// Block hashes of the disk below, of a layer.
+    below: Option<&'a LeafFile>,
     encoder: Arc<dyn Encode>,
     granule: usize,
     hash: bool,
@@ -178,12 +260,20 @@ impl Worker<'_> {
                 parts: Vec::new(),
                 leaves: Vec::new(),
                 checks: Vec::new(),
+                hides: Vec::new(),
+                same_bytes: 0,
             });
         };
         let mut data = self.input.take();
         let mut encoded = self.lock_output().pop().unwrap_or_default();
         encoded.clear();
         let bytes = data.get_mut(..len).unwrap_or_default();
+        if let Some(below) = self.below {
+            let layered = self.prepare_layer(start, bytes, below, &mut encoded)?;
+            let Layered { parts, leaves, checks, hides, same_bytes } = layered;
+            let data = Some(data);
+            return Ok(Prepared { chunk, data, encoded, parts, leaves, checks, hides, same_bytes });
+        }
         self.disk.read_guest(start, bytes)?;
         let leaves = if self.hash { leaf_hashes(bytes) } else { Vec::new() };
         let checks = if self.fingerprint { block_checks(bytes) } else { Vec::new() };
@@ -203,7 +293,52 @@ impl Worker<'_> {
             }
             from = to;
         }
-        Ok(Prepared { chunk, data: Some(data), encoded, parts, leaves, checks })
+        let (hides, same_bytes) = (Vec::new(), 0);
+        Ok(Prepared { chunk, data: Some(data), encoded, parts, leaves, checks, hides, same_bytes })
+    }
+
+    /// The same for a layer: granules that are holes are not read, and only what differs becomes a part.
+    fn prepare_layer(
+        &self,
+        start: GuestOffset,
+        bytes: &mut [u8],
+        below: &LeafFile,
+        encoded: &mut Vec<u8>,
+    ) -> Result<Layered> {
+        let mut layered = Layered::default();
+        let touched = touched(self.disk, start, bytes)?;
+        let first = start.get() / BLOCK_LEN;
+        let mut from = 0_usize;
+        for ((granule, number), touched) in bytes.chunks(self.granule).zip(first..).zip(touched) {
+            let to = from.saturating_add(granule.len());
+            let at = start.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
+            let (here, end) = (from, to);
+            from = to;
+            let old = below.leaf(number);
+            let new = match touched {
+                true => leaf_hashes(granule).into_iter().next().flatten(),
+                false => Some(old).filter(|old| *old != BlockDigest::zero()),
+            };
+            let len = u64::try_from(granule.len()).unwrap_or(u64::MAX);
+            let mut check = None;
+            if new.unwrap_or_else(BlockDigest::zero) == old {
+                layered.same_bytes = layered.same_bytes.saturating_add(if touched { len } else { 0 });
+            } else if new.is_none() {
+                layered.hides.push(at);
+            } else {
+                let before = encoded.len();
+                let encoding = self.encoder.encode(at, granule, encoded)?;
+                let range = match encoding {
+                    Encoding::Verbatim => here..end,
+                    Encoding::Encoded => before..encoded.len(),
+                };
+                layered.parts.push(Part { at, range, encoding, to: FileOffset::ZERO });
+                check = block_checks(granule).into_iter().next().flatten();
+            }
+            layered.leaves.push(new);
+            layered.checks.push(check);
+        }
+        Ok(layered)
     }
 
     /// Stores the parts, those that lie side by side in memory and in the file in one write.
@@ -281,9 +416,12 @@ struct Turn<'a, 'l> {
     writer: Box<dyn DiskWrite>,
     digests: Option<DigestBuilder<'l>>,
     fingerprint: Option<FingerprintBuilder>,
+    below: Option<&'a LeafFile>,
     budget: &'a Budget,
     observer: &'a dyn Observer,
     stored_bytes: u64,
+    hidden: Vec<GuestRange>,
+    same_bytes: u64,
 }
 
 impl Turn<'_, '_> {
@@ -295,7 +433,10 @@ impl Turn<'_, '_> {
                     let bytes = prepared.data.as_deref().and_then(|data| data.get(..len));
                     digests.data(&prepared.leaves, bytes.unwrap_or_default())?;
                 }
-                Chunk::Zeros { len, .. } => digests.zeros(len, self.observer)?,
+                Chunk::Zeros { len, .. } => match self.below {
+                    Some(below) => digests.copied(below, len.div_ceil(BLOCK_LEN))?,
+                    None => digests.zeros(len, self.observer)?,
+                },
             }
         }
         if let Some(fingerprint) = self.fingerprint.as_mut() {
@@ -306,7 +447,12 @@ impl Turn<'_, '_> {
         }
         let end = chunk.start().saturating_add(chunk.len());
         let mut known = chunk.start();
+        let mut hides = std::mem::take(&mut prepared.hides).into_iter().peekable();
+        self.same_bytes = self.same_bytes.saturating_add(prepared.same_bytes);
         for part in &mut prepared.parts {
+            while let Some(at) = hides.next_if(|at| *at < part.at) {
+                self.hide(at, end)?;
+            }
             self.zeroes(known, part.at)?;
             let len = u32::try_from(part.range.len()).unwrap_or(u32::MAX);
             part.to = self.writer.place(part.at, Piece { len, encoding: part.encoding })?;
@@ -316,13 +462,32 @@ impl Turn<'_, '_> {
             self.stored_bytes = self.stored_bytes.saturating_add(guest_len);
             known = granule_end;
         }
+        for at in hides {
+            self.hide(at, end)?;
+        }
         self.zeroes(known, end)?;
         self.observer.event(Event::Advanced { bytes: chunk.len() });
         Ok(prepared)
     }
 
+    /// Zeros over something else: one granule, or the rest of the disk.
+    fn hide(&mut self, at: GuestOffset, end: GuestOffset) -> Result<()> {
+        let granule_end = at.saturating_add(self.writer.granule()).min(end);
+        let len = granule_end.bytes_since(at).unwrap_or(0);
+        self.writer.hide(at, len)?;
+        match self.hidden.last_mut() {
+            Some(last) if last.start.saturating_add(last.len) == at => {
+                last.len = last.len.saturating_add(len);
+            }
+            _ => self.hidden.push(GuestRange { start: at, len }),
+        }
+        Ok(())
+    }
+
     fn zeroes(&mut self, from: GuestOffset, to: GuestOffset) -> Result<()> {
         match to.bytes_since(from) {
+            // What a layer does not hold is no zeros.
+            _ if self.below.is_some() => Ok(()),
             None | Some(0) => Ok(()),
             Some(len) => self.writer.write_zeroes(from, len),
         }

@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_disk::digest::{ContentDigest, Fingerprint, HashJob, LeafSink, fingerprint_disk, hash_disk};
+use kiln_disk::digest::{
+    ContentDigest, Fingerprint, HashJob, LeafFile, LeafSink, fingerprint_disk, hash_disk,
+};
 use kiln_disk::{
     Budget, ByteSink, ByteSource, Disk, Durability, Error, Existing, FileOffset, FileSink, FileSource,
     Observer, Problem, Result, StagedFile,
 };
 
-use super::engine::{Job, Outcome, write_container};
+use super::engine::{Job, Outcome, write_container, write_layer};
+use super::upon::zero_runs;
 use crate::image::OpenContext;
 use crate::options::Options;
 use crate::table::Format;
@@ -80,6 +83,12 @@ pub enum OutputProblem {
         /// The output's.
         found: u64,
     },
+    /// A layer does not hide what it must, or hides more.
+    #[error("the layer hides what is below at {found} places other than it should")]
+    Hides {
+        /// How many runs differ.
+        found: u64,
+    },
 }
 
 impl Problem for OutputProblem {
@@ -87,6 +96,7 @@ impl Problem for OutputProblem {
         match self {
             Self::Differs { .. } => "output.differs",
             Self::Length { .. } => "output.length",
+            Self::Hides { .. } => "output.hides",
         }
     }
 
@@ -118,6 +128,27 @@ pub fn write_file(
 /// As [`write_container`]; [`Error::Malformed`] with an [`OutputProblem`] when the output does not hold the same
 /// disk; `io.exists` at once when the name is taken.
 pub fn stage_file(plan: FilePlan<'_>, observer: &dyn Observer) -> Result<(StagedFile, Outcome)> {
+    stage_upon(plan, None, observer)
+}
+
+/// The same for a layer upon a disk whose block hashes are `below`: see [`write_layer`]. Read back, it holds what was
+/// found to differ and hides what it must, and nothing else.
+///
+/// # Errors
+/// As [`stage_file`] and [`write_layer`].
+pub fn stage_layer(
+    plan: FilePlan<'_>,
+    below: &LeafFile,
+    observer: &dyn Observer,
+) -> Result<(StagedFile, Outcome)> {
+    stage_upon(plan, Some(below), observer)
+}
+
+fn stage_upon(
+    plan: FilePlan<'_>,
+    below: Option<&LeafFile>,
+    observer: &dyn Observer,
+) -> Result<(StagedFile, Outcome)> {
     let label = plan.dest.display().to_string();
     if plan.existing == Existing::Keep && plan.dest.symlink_metadata().is_ok() {
         return Err(Error::io("create", label, std::io::ErrorKind::AlreadyExists));
@@ -140,7 +171,10 @@ pub fn stage_file(plan: FilePlan<'_>, observer: &dyn Observer) -> Result<(Staged
         Durability::Synced => Arc::new(sink.with_early_write_out()),
         Durability::Unsynced => Arc::new(sink),
     };
-    let outcome = write_container(job, &sink, observer)?;
+    let outcome = match below {
+        Some(below) => write_layer(job, below, &sink, observer)?,
+        None => write_container(job, &sink, observer)?,
+    };
     // The device works while the processor compares.
     std::thread::scope(|scope| {
         let sync = (plan.durability == Durability::Synced).then(|| scope.spawn(|| staged.sync()));
@@ -148,7 +182,13 @@ pub fn stage_file(plan: FilePlan<'_>, observer: &dyn Observer) -> Result<(Staged
             Some(fingerprint) => FileSource::from_file(clone()?, &label).and_then(|source| {
                 let likeness = Likeness::Fingerprint(fingerprint);
                 let disk_len = plan.disk.disk_len();
-                read_back(Arc::new(source), plan.format, disk_len, likeness, plan.threads, observer)
+                let source: Arc<dyn ByteSource> = Arc::new(source);
+                let compared =
+                    read_back(Arc::clone(&source), plan.format, disk_len, likeness, plan.threads, observer);
+                compared.and_then(|()| match below {
+                    Some(_) => hides(source, plan.format, &outcome),
+                    None => Ok(()),
+                })
             }),
             None => Ok(()),
         };
@@ -156,6 +196,19 @@ pub fn stage_file(plan: FilePlan<'_>, observer: &dyn Observer) -> Result<(Staged
         compared.and(synced)
     })?;
     Ok((staged, outcome))
+}
+
+/// Whether a layer that was just written hides what it must.
+fn hides(source: Arc<dyn ByteSource>, format: &'static Format, outcome: &Outcome) -> Result<()> {
+    let image = (format.open)(source, &OpenContext::new())?;
+    let found = zero_runs(image.as_ref())?;
+    if found == outcome.hidden {
+        return Ok(());
+    }
+    let differ = found.iter().zip(&outcome.hidden).filter(|(one, other)| one != other).count();
+    let more = found.len().abs_diff(outcome.hidden.len());
+    let found = u64::try_from(differ.saturating_add(more)).unwrap_or(u64::MAX);
+    Err(Error::malformed("output", FileOffset::ZERO, OutputProblem::Hides { found }))
 }
 
 /// Opens a container that was just written, with its own reader and no other file, and compares its content.

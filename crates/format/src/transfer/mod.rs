@@ -8,8 +8,9 @@ mod engine;
 mod file;
 mod measure;
 mod stream;
+mod upon;
 
-pub use engine::{Job, Outcome, write_container};
-pub use file::{FilePlan, Likeness, OutputProblem, read_back, stage_file, write_file};
+pub use engine::{Job, Outcome, write_container, write_layer};
+pub use file::{FilePlan, Likeness, OutputProblem, read_back, stage_file, stage_layer, write_file};
 pub use measure::{MeasurePlan, Measured, measure};
 pub use stream::{spool_input, write_stream};

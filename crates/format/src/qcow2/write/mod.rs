@@ -6,7 +6,8 @@
 //!                   maps; a refcount block as soon as all clusters that it counts are settled
 //! at the end        L1 table, remaining refcount blocks, refcount table
 //! ```
-//! Source: QEMU, docs/interop/qcow2.rst. An absent L2 table or entry reads as zeros, so zeros are never written.
+//! Source: QEMU, docs/interop/qcow2.rst. An absent L2 table or entry reads as zeros, so zeros are only
+//! written where they hide the disk below.
 
 mod encode;
 mod options;
@@ -14,6 +15,7 @@ mod refcount;
 
 use std::sync::Arc;
 
+use kiln_disk::digest::ContentDigest;
 use kiln_disk::{
     ByteSink, DiskWrite, Encode, Encoding, Error, FileOffset, GuestOffset, Piece, Result, StoreVerbatim,
     Written,
@@ -32,6 +34,8 @@ pub(super) const CREATE: Create = Create { options: options::SPECS, run: create,
 const COPIED: u64 = 1 << 63;
 /// "QCOW_OFLAG_COMPRESSED".
 const COMPRESSED: u64 = 1 << 62;
+/// "QCOW_OFLAG_ZERO": the cluster reads as zeros, whatever is below.
+const ZERO: u64 = 1;
 /// Unit in which the length of compressed data is counted.
 const SECTOR: u64 = 512;
 /// QEMU opens no image with more bytes of L1 table (QCOW_MAX_L1_SIZE).
@@ -52,6 +56,8 @@ struct Writer {
     refcounts: Refcounts,
     /// The cluster that compressed data is being packed into: next free byte.
     open: Option<u64>,
+    /// Digest of the disk below, of a layer.
+    below: Option<[u8; 32]>,
 }
 
 /// The L2 table for one range of the disk, as it will be written.
@@ -98,6 +104,7 @@ impl Writer {
             l2: L2Table { index: None, bytes: vec![0; table] },
             refcounts,
             open: None,
+            below: None,
         })
     }
 
@@ -182,6 +189,7 @@ impl Writer {
             l1_at,
             refcount_table_at: table_at,
             refcount_table_clusters: u32::try_from(table_clusters).unwrap_or(u32::MAX),
+            below: self.below,
         });
         self.sink.write_bytes(FileOffset::ZERO, &header)
     }
@@ -215,6 +223,30 @@ impl DiskWrite for Writer {
 
     /// Absent clusters are zeros already.
     fn write_zeroes(&mut self, _at: GuestOffset, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Version 2 has no clusters of zeros.
+    fn bind(&mut self, below: &ContentDigest) -> Result<()> {
+        if self.settings.version < 3 {
+            return Err(Error::Unsupported {
+                code: "format.no-layers",
+                feature: "layers upon other disks, in qcow2 of version 2".to_owned(),
+                hint: "write the layer with -o compat=1.1",
+            });
+        }
+        self.below = Some(*below.bytes());
+        Ok(())
+    }
+
+    fn hide(&mut self, at: GuestOffset, len: u64) -> Result<()> {
+        let cluster = self.settings.cluster_size;
+        let end = at.get().saturating_add(len);
+        let mut here = at.get();
+        while here < end {
+            self.map(GuestOffset::new(here), ZERO)?;
+            here = here.saturating_add(cluster);
+        }
         Ok(())
     }
 

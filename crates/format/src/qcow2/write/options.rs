@@ -2,6 +2,7 @@
 
 use kiln_disk::Result;
 
+use super::super::extension::LAYER;
 use crate::options::{OptionSpec, Options};
 
 /// `-o` names as in qemu-img.
@@ -56,6 +57,8 @@ pub(super) struct Tables {
     pub(super) l1_at: u64,
     pub(super) refcount_table_at: u64,
     pub(super) refcount_table_clusters: u32,
+    /// Digest of the disk below, of a layer.
+    pub(super) below: Option<[u8; 32]>,
 }
 
 impl Settings {
@@ -132,6 +135,11 @@ impl Settings {
             let name = b"compression type";
             header.extend_from_slice(name);
             header.resize(header.len().saturating_add(46_usize.saturating_sub(name.len())), 0);
+        }
+        if let Some(below) = tables.below {
+            put32(&mut header, LAYER);
+            put32(&mut header, 32);
+            header.extend_from_slice(&below);
         }
         put64(&mut header, 0); // end of the header extension area
         header

@@ -1,11 +1,16 @@
-//! How layers are stored.
+//! How layers are stored: the one format, its styles, and its reader for whoever has layers as files.
 
 use std::fmt;
 use std::str::FromStr;
 
-use kiln_disk::Result;
-use kiln_format::{Create, Format, Options, by_name};
+use std::sync::Arc;
+
+use kiln_disk::{ByteSource, Result};
 use serde::Serialize;
+
+use crate::image::{Image, OpenContext};
+use crate::options::Options;
+use crate::table::{Create, Format, by_name};
 
 /// Whether the data of a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -72,10 +77,13 @@ impl FromStr for LayerStyle {
 }
 
 /// The format of layers.
-pub(crate) const LAYER_FORMAT: &str = "qcow2";
+pub const LAYER_FORMAT: &str = "qcow2";
 
 /// The row of the layer format, with its writer.
-pub(crate) fn layer_format() -> Result<(&'static Format, Create)> {
+///
+/// # Errors
+/// `format.read-only` in a build without it.
+pub fn layer_format() -> Result<(&'static Format, Create)> {
     by_name(LAYER_FORMAT).and_then(|format| Some((format, format.create?))).ok_or_else(|| {
         kiln_disk::Error::Unsupported {
             code: "format.read-only",
@@ -86,6 +94,22 @@ pub(crate) fn layer_format() -> Result<(&'static Format, Create)> {
 }
 
 /// The options of a writer from pairs.
-pub(crate) fn options_of(create: &Create, pairs: Vec<(String, String)>) -> Result<Options> {
+///
+/// # Errors
+/// `option.unknown`, `option.value`.
+pub fn options_of(create: &Create, pairs: Vec<(String, String)>) -> Result<Options> {
     Options::new(create.options, pairs)
+}
+
+/// Opens a layer. The recorded format is used, never a guess, and no layer leads to another file.
+///
+/// # Errors
+/// `store.layer.format` for a format that this version does not know; whatever the format says.
+pub fn open_layer(format: &str, source: Arc<dyn ByteSource>) -> Result<Box<dyn Image>> {
+    let format = by_name(format).ok_or_else(|| kiln_disk::Error::Unsupported {
+        code: "store.layer.format",
+        feature: format!("the layer format {format:?}"),
+        hint: "use a newer kiln",
+    })?;
+    (format.open)(source, &OpenContext::new())
 }

@@ -1,0 +1,172 @@
+//! How the file systems on a captured disk were left: what proves, or disproves, how consistent it is.
+
+use std::sync::Arc;
+
+use kiln_catalog::{Consistency, FileSystemRecord};
+use kiln_disk::{Budget, Disk, GuestOffset, Limits};
+use kiln_guest::volume::{Content, FsState, layout};
+
+use crate::error::Result;
+
+mod xfs_log;
+
+/// What happened to the machine around the point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Quieted {
+    /// It was not running.
+    Stopped,
+    /// Its agent froze so many file systems, and they were still frozen behind the point in time.
+    Frozen {
+        /// How many.
+        file_systems: u64,
+        /// Whether the guest's own programs were asked as well (VSS writers of Windows).
+        programs: bool,
+    },
+    /// It ran on; why it was not frozen.
+    Running(String),
+}
+
+/// Looks at the superblocks and logs of a disk.
+pub(crate) fn look(disk: Arc<dyn Disk>) -> Result<Vec<FileSystemRecord>> {
+    let limits = Limits { metadata_bytes: 1 << 30, nodes: 16 << 20, ..Limits::STANDARD };
+    let budget = Arc::new(Budget::new(limits));
+    let mut found = Vec::new();
+    for volume in layout(&[disk], &budget)?.volumes {
+        let state = match (volume.probed.content, volume.probed.state) {
+            (Content::Xfs, None) => xfs_log::state(volume.disk.as_ref())?,
+            (Content::Ext | Content::Btrfs | Content::Fat | Content::Xfs, Some(state)) => word(state),
+            (Content::Ntfs | Content::ExFat | Content::F2fs | Content::Luks | Content::BitLocker, _) => {
+                "unknown"
+            }
+            // Nothing in it is ever half-written, or it is no file system.
+            _ => continue,
+        };
+        let place = volume.place.to_string();
+        found.push(FileSystemRecord { place, kind: volume.probed.kind, state: state.to_owned() });
+    }
+    Ok(found)
+}
+
+fn word(state: FsState) -> &'static str {
+    match state {
+        FsState::Clean => "clean",
+        FsState::NeedsRecovery => "needs_recovery",
+        FsState::Dirty => "dirty",
+        FsState::Errors => "errors",
+    }
+}
+
+/// A state as the end of a sentence.
+fn phrase(state: &str) -> &'static str {
+    match state {
+        "clean" => "is clean",
+        "needs_recovery" => "has a journal to replay",
+        "dirty" => "was not unmounted",
+        "errors" => "has errors",
+        _ => "does not say how it was left",
+    }
+}
+
+/// Puts together what was done and what was found.
+pub(crate) fn judge(quieted: &Quieted, found: &[FileSystemRecord]) -> (Consistency, String) {
+    let list = |wanted: &dyn Fn(&FileSystemRecord) -> bool| {
+        let words: Vec<String> = found
+            .iter()
+            .filter(|one| wanted(one))
+            .map(|one| format!("{} on {} {}", one.kind, one.place, phrase(&one.state)))
+            .collect();
+        words.join(", ")
+    };
+    match quieted {
+        Quieted::Running(why) => (Consistency::Crash, why.clone()),
+        Quieted::Stopped => {
+            let not_clean = list(&|one| one.state != "clean");
+            match (found.is_empty(), not_clean.is_empty()) {
+                (true, _) => (
+                    Consistency::Crash,
+                    "the machine was off, but no file system was found that proves an orderly stop"
+                        .to_owned(),
+                ),
+                (false, true) => (
+                    Consistency::Application,
+                    "the machine was off and all its file systems had been unmounted in order".to_owned(),
+                ),
+                (false, false) => (Consistency::Crash, format!("the machine was off, but {not_clean}")),
+            }
+        }
+        Quieted::Frozen { file_systems, programs } => {
+            // Mounted and frozen: ext has an empty journal, btrfs no log tree; XFS leaves a dirty log by design, for
+            // inodes that were removed while open. FAT stays marked as mounted.
+            let stands_still = |one: &FileSystemRecord| match one.kind.as_str() {
+                "ext2" | "ext3" | "ext4" | "btrfs" => matches!(one.state.as_str(), "clean" | "dirty"),
+                _ => one.state != "errors",
+            };
+            let against = list(&|one| !stands_still(one));
+            if !against.is_empty() {
+                return (
+                    Consistency::Crash,
+                    format!("the agent said that it froze the guest, but {against}"),
+                );
+            }
+            let why = format!(
+                "{file_systems} file {} stood still, before and behind the point in time",
+                if *file_systems == 1 { "system" } else { "systems" }
+            );
+            match programs {
+                true => {
+                    (Consistency::Application, format!("{why}, and so did the programs that listen to VSS"))
+                }
+                false => (Consistency::Filesystem, why),
+            }
+        }
+    }
+}
+
+/// Reads a piece of a volume; `None` where it ends before.
+fn piece(disk: &dyn Disk, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
+    let end = u64::try_from(len).ok().and_then(|len| at.checked_add(len));
+    if end.is_none_or(|end| end > disk.disk_len()) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; len];
+    disk.read_guest(GuestOffset::new(at), &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(kind: &str, state: &str) -> FileSystemRecord {
+        FileSystemRecord { place: "partition 1".to_owned(), kind: kind.to_owned(), state: state.to_owned() }
+    }
+
+    #[test]
+    fn consistency_is_what_the_disk_proves_and_no_more() {
+        let frozen = |programs| Quieted::Frozen { file_systems: 2, programs };
+        let running = Quieted::Running("nobody was asked".to_owned());
+        for (quieted, found, expected) in [
+            (
+                Quieted::Stopped,
+                vec![found("ext4", "clean"), found("vfat", "clean")],
+                Consistency::Application,
+            ),
+            (Quieted::Stopped, vec![found("ext4", "needs_recovery")], Consistency::Crash),
+            (Quieted::Stopped, vec![found("ext4", "clean"), found("ntfs", "unknown")], Consistency::Crash),
+            (Quieted::Stopped, vec![], Consistency::Crash),
+            (
+                frozen(false),
+                vec![found("ext4", "clean"), found("xfs", "needs_recovery")],
+                Consistency::Filesystem,
+            ),
+            (frozen(false), vec![found("ext4", "needs_recovery")], Consistency::Crash),
+            (frozen(false), vec![found("btrfs", "needs_recovery")], Consistency::Crash),
+            (frozen(true), vec![found("ntfs", "unknown")], Consistency::Application),
+            (running, vec![found("ext4", "clean")], Consistency::Crash),
+        ] {
+            assert_eq!(judge(&quieted, &found).0, expected, "{quieted:?} {found:?}");
+        }
+        let (_, why) = judge(&Quieted::Stopped, &[found("ext4", "needs_recovery")]);
+        assert_eq!(why, "the machine was off, but ext4 on partition 1 has a journal to replay");
+    }
+}
