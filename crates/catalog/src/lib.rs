@@ -38,6 +38,7 @@
 
 mod account;
 mod appliance;
+mod births;
 mod copy;
 mod error;
 mod fsck;
@@ -77,6 +78,7 @@ pub mod doctor;
 
 pub use account::Account;
 pub use appliance::ApplianceRecord;
+pub use births::{Births, Born, RUNNING};
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
