@@ -1,6 +1,6 @@
 //! The operating system's calls behind safe functions: holes, clones, durable directories, early write-out.
 //!
-//! The only module of the workspace where `unsafe` may live: for the one call that rustix does not have.
+//! The only module of the workspace where `unsafe` may live: for the calls that rustix does not have.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -13,6 +13,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::source::{Run, RunKind};
+
+mod qemu_lock;
+
+pub use qemu_lock::{QemuLock, claim_reading, qemu_lock};
 
 /// Flags for opening what a stranger named: a FIFO must not block us.
 pub(crate) fn open_flags_nonblock() -> i32 {
