@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kiln_disk::Existing;
 
 use crate::error::{Refusal, Result, io};
-use crate::id::{ImageId, InstanceId};
+use crate::id::{ImageId, InstanceId, LayerId};
 use crate::index::{Edit, Index};
 use crate::instances::{InstanceRecord, SCHEMA};
 use crate::job::{Intent, Job, settle};
@@ -31,6 +31,13 @@ pub const RUNNING: &str = "running";
 
 /// How long a start waits for whoever is only looking whether the instance runs.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the file of a layer is, seen from an instance's folder: what a process whose working directory that folder is
+/// can be told whatever the store's path is, and for as long as the store as a whole is only moved.
+#[must_use]
+pub fn layer_from_instance(layer: &LayerId) -> String {
+    format!("../../layers/{}/{}.qcow2", layer.hex().get(..2).unwrap_or("00"), layer.hex())
+}
 
 /// Instances that nobody sees yet. What is in their folders goes with this value.
 #[derive(Debug)]
@@ -256,5 +263,24 @@ fn record_of(store: &Store, id: &InstanceId, born: Born) -> InstanceRecord {
         layers: born.machine.layers(),
         created_at: Timestamp::now(),
         machine: born.machine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+
+    #[test]
+    fn the_way_from_an_instance_to_a_layer_is_the_layout_s() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path().to_owned());
+        let layer: LayerId = format!("sha256:{}", "0123456789abcdef".repeat(4)).parse().unwrap();
+        let instance: InstanceId = "ins-abcdefgh".parse().unwrap();
+        std::fs::create_dir_all(layout.instance(&instance)).unwrap();
+        std::fs::create_dir_all(layout.layer_dir(&layer)).unwrap();
+        std::fs::write(layout.layer(&layer), "x").unwrap();
+        let there = layout.instance(&instance).join(layer_from_instance(&layer));
+        assert_eq!(there.canonicalize().unwrap(), layout.layer(&layer).canonicalize().unwrap());
     }
 }

@@ -78,7 +78,7 @@ pub mod doctor;
 
 pub use account::Account;
 pub use appliance::ApplianceRecord;
-pub use births::{Births, Born, RUNNING};
+pub use births::{Births, Born, RUNNING, layer_from_instance};
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
