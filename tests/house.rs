@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Every crate, and the crates of this workspace that it may depend on. Imports run down only.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("kiln-disk", &[]),
     ("kiln-target", &[]),
     ("kiln-format", &["kiln-disk"]),
@@ -13,7 +13,19 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("kiln-guest", &["kiln-disk"]),
     ("kiln-qemu", &["kiln-disk"]),
     ("kiln-import", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-guest", "kiln-target"]),
-    ("kiln-cli", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-guest", "kiln-import", "kiln-target"]),
+    ("kiln-instance", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-qemu"]),
+    (
+        "kiln-cli",
+        &[
+            "kiln-catalog",
+            "kiln-disk",
+            "kiln-format",
+            "kiln-guest",
+            "kiln-import",
+            "kiln-instance",
+            "kiln-target",
+        ],
+    ),
 ];
 
 /// Crates for tests and chores: they may use any other, and only as a development dependency may others use them.

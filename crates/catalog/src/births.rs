@@ -241,11 +241,8 @@ impl Births {
             }
             sync_dir(&store.layout.instances())?;
             store.steps.before(Step::Commit)?;
-            let edits: Vec<Edit<'_>> = records
-                .iter()
-                .zip(&texts)
-                .map(|(record, text)| Edit::PutInstance { record, text })
-                .collect();
+            let edits: Vec<Edit<'_>> =
+                records.iter().zip(&texts).map(|(record, text)| Edit::PutInstance { record, text }).collect();
             index.change(&edits)
         })();
         let settled = settle(store, index, &intent).and_then(|()| self.job.dir.settled());
