@@ -181,6 +181,3 @@ impl Words {
         self.device(&device);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -79,6 +79,15 @@ impl Host {
         Ok(host(probed.kvm))
     }
 
+    /// A host that is not asked for KVM: guests are translated.
+    ///
+    /// # Errors
+    /// [`crate::Failure::NoProgram`].
+    pub fn translating(path: Option<&OsStr>) -> Result<Self> {
+        arch::find(None)?.emulator_in(path)?;
+        Ok(Self { path: path.map(OsStr::to_owned), accelerator: Accelerator::Tcg })
+    }
+
     /// Where programs are looked for.
     #[must_use]
     pub fn path(&self) -> Option<&OsStr> {

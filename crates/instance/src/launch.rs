@@ -54,8 +54,7 @@ impl Plan {
         let pairs: Vec<_> = ids.iter().zip(self.instances).collect();
         let made = each(&pairs, threads.saturating_mul(2), |(id, planned)| {
             go_on(observer)?;
-            let mut machine = planned.machine.clone();
-            machine.instance_id = id.to_string();
+            let machine = planned.machine.clone();
             let hostname = planned.name.as_ref().map_or(id.as_str(), |name| name.as_str());
             let identity = Identity {
                 instance_id: machine.instance_id.clone(),

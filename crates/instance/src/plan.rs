@@ -125,7 +125,7 @@ impl Request {
 pub struct Planned {
     /// Its name.
     pub name: Option<Name>,
-    /// What it will be made of. `instance_id` is empty until it has an id.
+    /// What it will be made of.
     pub machine: Machine,
 }
 
@@ -198,6 +198,7 @@ pub fn plan(store: &Store, request: Request) -> Result<Plan> {
     for (number, name) in (0_u16..).zip(names) {
         let network = network(&request.network, number, &mut taken)?;
         let mac = taken.fresh_mac()?;
+        let uuid = identity::uuid()?;
         instances.push(Planned {
             name,
             machine: Machine {
@@ -205,8 +206,9 @@ pub fn plan(store: &Store, request: Request) -> Result<Plan> {
                 cpus: request.cpus,
                 memory_bytes: request.memory_bytes,
                 firmware,
-                uuid: identity::uuid()?,
-                instance_id: String::new(),
+                // ConfigDrive takes the UUID for the instance-id and compares it with SMBIOS: one identity for all.
+                instance_id: uuid.clone(),
+                uuid,
                 disks: disks.clone(),
                 nics: vec![MachineNic { mac, network }],
                 seed: Some(SEED.to_owned()),

@@ -135,7 +135,11 @@ fn console(dir: &Path) -> String {
 
 /// What getty prints behind the host name.
 fn prompt_in(console: &str) -> bool {
-    console.contains(" login: ")
+    console.lines().any(|line| {
+        let host = line.split_once(" login: ").map(|(host, _)| host.trim());
+        // One word, and not that of "Last login: ".
+        host.is_some_and(|host| !host.is_empty() && host != "Last" && !host.contains(' '))
+    })
 }
 
 /// cloud-init's final message: `Cloud-init v. 22.4.2 finished at ...`.
