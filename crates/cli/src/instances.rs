@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kiln_catalog::machine::{MachineDisk, MachineFirmware, MachineNic};
 use kiln_catalog::{InstanceRecord, Store};
 use kiln_disk::{Event, Observer};
+use kiln_instance::command::Accelerator;
 use kiln_instance::{Host, process, wait};
 use serde::Serialize;
 
@@ -30,6 +31,11 @@ pub(crate) fn find(word: &str, session: &Session) -> Result<Found> {
 /// What this host can do. What is noted on the way is said aloud: it is said once only.
 pub(crate) fn host(store: &Store, session: &Session) -> Result<Host> {
     let path = std::env::var_os("PATH");
+    match subject::settings(session, &[])?.accelerator() {
+        Some("kvm") => return Ok(Host::told(Accelerator::Kvm, path.as_deref())?),
+        Some(_) => return Ok(Host::told(Accelerator::Tcg, path.as_deref())?),
+        None => {}
+    }
     let aloud = Aloud { quiet: session.printer.verbosity == Verbosity::Quiet || session.printer.is_json() };
     Ok(Host::look(store, path.as_deref(), &aloud)?)
 }

@@ -79,13 +79,13 @@ impl Host {
         Ok(host(probed.kvm))
     }
 
-    /// A host that is not asked for KVM: guests are translated.
+    /// A host that is told what to run guests with, and not asked.
     ///
     /// # Errors
     /// [`crate::Failure::NoProgram`].
-    pub fn translating(path: Option<&OsStr>) -> Result<Self> {
+    pub fn told(accelerator: Accelerator, path: Option<&OsStr>) -> Result<Self> {
         arch::find(None)?.emulator_in(path)?;
-        Ok(Self { path: path.map(OsStr::to_owned), accelerator: Accelerator::Tcg })
+        Ok(Self { path: path.map(OsStr::to_owned), accelerator })
     }
 
     /// Where programs are looked for.

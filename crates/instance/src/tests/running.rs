@@ -13,7 +13,7 @@ use crate::*;
 
 /// This host, translating: what a test needs, whatever KVM does.
 pub(super) fn host(_: &Store) -> Host {
-    Host::translating(std::env::var_os("PATH").as_deref()).unwrap()
+    Host::told(crate::command::Accelerator::Tcg, std::env::var_os("PATH").as_deref()).unwrap()
 }
 
 fn launch(store: &Store, request: Request) -> InstanceRecord {
