@@ -294,7 +294,7 @@ fn tell(
     session.printer.json(&record)?;
     for one in &record.instances {
         if let Some(text) = &one.printed {
-            session.printer.data(text.trim_end());
+            text.lines().for_each(|line| session.printer.data(line));
             continue;
         }
         let word = if one.view.state == "running" { "launched" } else { "made" };

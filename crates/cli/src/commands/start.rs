@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         let done = Done { schema: "kiln.start.v1", more: Started { printed }, instance };
         session.printer.json(&done)?;
         match &done.more.printed {
-            Some(text) => session.printer.data(text.trim_end()),
+            Some(text) => text.lines().for_each(|line| session.printer.data(line)),
             None => session
                 .printer
                 .field("started", format!("{}: {}", done.instance.title(), done.instance.machine())),
