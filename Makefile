@@ -32,7 +32,8 @@ lint: ## Clippy on everything, warnings denied; scripts parse
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	for script in .ci/run crates/*/scripts/*.sh fixtures/recipes/*.sh; do bash -n "$$script"; done
 
-# Tests that take minutes (a guest boots) carry #[ignore = "e2e: ..."] and are run by `make e2e`.
+# Tests that take minutes (a guest boots) carry #[ignore = "e2e: ..."] and are run by `make e2e`, two at a time: a guest
+# of one virtual processor keeps one of this machine's busy.
 test: ## Unit, law, corpus and oracle tests
 	@mkdir -p $(LOGS)
 	cargo test --workspace --locked --no-fail-fast 2>&1 | tee $(LOGS)/test.log
@@ -40,7 +41,7 @@ test: ## Unit, law, corpus and oracle tests
 e2e: ## End-to-end tests: the Debian disk imported, exported, booted
 	@mkdir -p $(LOGS)
 	cargo xtask fixtures
-	cargo test --workspace --locked --no-fail-fast --test e2e -- --ignored --test-threads=1 2>&1 | tee $(LOGS)/e2e.log
+	cargo test --workspace --locked --no-fail-fast --test e2e -- --ignored --test-threads=2 2>&1 | tee $(LOGS)/e2e.log
 
 torture: ## Faults at every I/O system call of the commands that change a store; prints the counts
 	@mkdir -p $(LOGS)

@@ -12,10 +12,13 @@ use clap::Args;
 use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits, pipeline};
 use kiln_format::transfer::spool_input;
 use kiln_format::wrap::{Place, Unwrapped, unwrap};
-use kiln_format::{AllowList, Choice, Format, Image, OpenContext, Resolved, Siblings, Tolerance};
+use kiln_format::{
+    AllowList, CheckReport, CheckScope, Choice, Format, Image, OpenContext, Resolved, Siblings, Tolerance,
+};
 
 use crate::error::{About, CliError, Result};
 use crate::progress::Reporter;
+use crate::subject::StoredImage;
 
 /// How to read the source.
 #[derive(Debug, Clone, Default, Args)]
@@ -54,12 +57,25 @@ pub(crate) struct Input {
     path: Option<PathBuf>,
     /// What is inside its wrappers, once they are off.
     inside: Option<Unwrapped>,
+    /// The image of the store whose uppermost layer the file is, when it has several.
+    layered: Option<Box<StoredImage>>,
 }
 
 impl Input {
     /// A file that is open already and has nothing beside it.
     pub(crate) fn unplaced(file: Arc<FileSource>, label: String) -> Self {
-        Self { file, label, path: None, inside: None }
+        Self { file, label, path: None, inside: None, layered: None }
+    }
+
+    /// An image of the store: the file is its uppermost layer, and what lies below is said by the manifest.
+    pub(crate) fn stored(image: &StoredImage) -> Result<(Self, SourceArgs)> {
+        let layers = &image.manifest.layers;
+        let top =
+            layers.last().ok_or(kiln_import::Error::from(kiln_import::Refusal::LayerCount { layers: 0 }))?;
+        let file = Arc::new(image.store.open_layer(top)?);
+        let layered = (layers.len() > 1).then(|| Box::new(image.clone()));
+        let input = Self { layered, ..Self::unplaced(file, image.manifest.title()) };
+        Ok((input, SourceArgs { format: Some(top.format.clone()), ..SourceArgs::default() }))
     }
 
     /// Opens a file.
@@ -132,9 +148,30 @@ impl Input {
         Ok(context)
     }
 
-    /// Opens the container.
+    /// Opens the container; of an image of several layers, all of them.
     pub(crate) fn image(&self, args: &SourceArgs, context: &OpenContext) -> Result<Box<dyn Image>> {
+        if let Some(image) = &self.layered {
+            return Ok(kiln_import::open_image(&image.store, &image.manifest)?);
+        }
         kiln_format::open(self.source(), args.choice()?, context).about(&self.label)
+    }
+}
+
+impl Input {
+    /// Runs the checks of the format, of every layer where there are several. The inner result is what the library
+    /// says of the file.
+    pub(crate) fn check(
+        &self,
+        args: &SourceArgs,
+        context: &OpenContext,
+        scope: CheckScope,
+        reporter: &Reporter,
+    ) -> Result<Result<CheckReport, DiskError>> {
+        if self.layered.is_some() {
+            let image = self.image(args, context)?;
+            return Ok(kiln_format::check_image(image.as_ref(), scope, reporter));
+        }
+        Ok(kiln_format::check(self.source(), args.choice()?, context, scope, reporter))
     }
 }
 

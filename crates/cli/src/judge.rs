@@ -31,8 +31,7 @@ impl Judgement {
         scope: CheckScope,
         reporter: &Reporter,
     ) -> Result<Self> {
-        Self::of_result(kiln_format::check(input.source(), args.choice()?, context, scope, reporter))
-            .about(&input.label)
+        Self::of_result(input.check(args, context, scope, reporter)?).about(&input.label)
     }
 
     /// The verdict that a report is, or an error that is about the file.

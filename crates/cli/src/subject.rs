@@ -5,12 +5,10 @@
 //! later verify the wrong disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use kiln_catalog::rights::Action;
 use kiln_catalog::settings::{Settings, default_file};
 use kiln_catalog::{Image, Manifest, Places, Record, Relation, Store, locate};
-use kiln_import::only_layer;
 
 use crate::error::{CliError, Result};
 use crate::input::{Input, SourceArgs, is_dash};
@@ -73,17 +71,13 @@ impl Subject {
         }
     }
 
-    /// The file to read: of an image, the layer that holds its disk, with the format that the manifest says.
+    /// The file to read: of an image, its uppermost layer, with the format that the manifest says.
     pub(crate) fn open(&self, args: &SourceArgs, session: &Session) -> Result<(Input, SourceArgs)> {
         match self {
             Self::File(path) => Ok((Input::open_or_stdin(path, None, &session.reporter)?, args.clone())),
             Self::Image(image) => {
                 image.permit(Action::Read)?;
-                let layer = only_layer(&image.manifest)?;
-                let file = image.store.open_layer(layer)?;
-                let input = Input::unplaced(Arc::new(file), image.manifest.title());
-                let args = SourceArgs { format: Some(layer.format.clone()), ..SourceArgs::default() };
-                Ok((input, args))
+                Input::stored(image)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A virtual disk as the guest sees it.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -34,6 +35,20 @@ pub trait Disk: Send + Sync {
     /// [`crate::Error::Refused`] (`disk.past-end`) when `at` is not on the disk; anything the container says
     /// otherwise.
     fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent>;
+}
+
+impl<D: Disk + ?Sized> Disk for Arc<D> {
+    fn disk_len(&self) -> u64 {
+        (**self).disk_len()
+    }
+
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        (**self).read_guest(at, buf)
+    }
+
+    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
+        (**self).extent_at(at, limit)
+    }
 }
 
 /// A run of guest bytes stored in one way.

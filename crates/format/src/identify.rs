@@ -260,12 +260,33 @@ pub fn check(
     observer: &dyn Observer,
 ) -> Result<CheckReport> {
     let (mut report, image) = open_checked(source, choice, context, scope, observer)?;
-    if let Some(image) = image
-        && report.findings.list().iter().any(|finding| finding.guest.is_some())
-    {
-        report.layout = Some(Layout::read(image.as_ref())?);
+    if let Some(image) = image {
+        report.place(image.as_ref())?;
     }
     Ok(report)
+}
+
+/// As [`check`], of an image that is open already: one that consists of several files, for instance.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Cancelled`].
+pub fn check_image(image: &dyn Image, scope: CheckScope, observer: &dyn Observer) -> Result<CheckReport> {
+    let findings = image.check(scope, observer)?;
+    let facts = Some(image.facts());
+    let mut report = CheckReport { format: Some(image.format()), findings, facts, layout: None };
+    completeness::check(image, &mut report.findings)?;
+    report.place(image)?;
+    Ok(report)
+}
+
+impl CheckReport {
+    /// Reads where the partitions are, when a finding may fall into one.
+    fn place(&mut self, image: &dyn Image) -> Result<()> {
+        if self.findings.list().iter().any(|finding| finding.guest.is_some()) {
+            self.layout = Some(Layout::read(image)?);
+        }
+        Ok(())
+    }
 }
 
 /// As [`check`], and the image, where it could be opened.

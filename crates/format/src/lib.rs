@@ -53,7 +53,8 @@ pub mod wrap;
 pub use facts::{Detail, DetailValue, Facts, SnapshotFacts};
 pub use foreign::Foreign;
 pub use identify::{
-    CHECKS, CheckReport, Choice, Identity, check, identify, is_wrapped, judge, open, open_as, select,
+    CHECKS, CheckReport, Choice, Identity, check, check_image, identify, is_wrapped, judge, open, open_as,
+    select,
 };
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};

@@ -30,7 +30,7 @@ pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
 pub use fetch::{FetchError, FetchOptions, FetchProblem, Traffic, is_url, shown_url, url_file_name};
 pub use flatten::flatten;
-pub use open::{FormatReader, only_layer, open_image, verify_image, verify_part};
+pub use open::{FormatReader, open_image, verify_image, verify_part};
 pub use plan::{
     HASHED_HOLE_BYTES, Input, MAX_DISK_BYTES, OnDamage, Plan, PlanFacts, RULE_SET, Request, SourceDigest,
     plan,

@@ -26,17 +26,6 @@ impl LayerReader for FormatReader {
     }
 }
 
-/// The one layer of an image that has one.
-///
-/// # Errors
-/// [`Refusal::LayerCount`].
-pub fn only_layer(image: &Manifest) -> Result<&LayerRecord> {
-    match image.layers.as_slice() {
-        [layer] => Ok(layer),
-        layers => Err(Refusal::LayerCount { layers: layers.len() }.into()),
-    }
-}
-
 /// Opens an image of the store: a disk that can also tell about its layer file, the uppermost of several. It stays
 /// readable when the image is removed meanwhile. What lies below a layer is said by the manifest, never by a name
 /// in the layer's file.
@@ -55,14 +44,12 @@ pub fn open_image(store: &Store, image: &Manifest) -> Result<Box<dyn Image>> {
     if below.is_empty() {
         return Ok(top);
     }
-    let format = top.format();
-    let facts = top.facts();
-    let mut stack: Vec<Box<dyn Disk>> = Vec::new();
-    for layer in below {
-        stack.push(open_layer(store, layer)?);
-    }
-    stack.push(top);
-    Ok(Box::new(StackedImage { stack: StackDisk::new(stack), format, facts }))
+    let (format, facts) = (top.format(), top.facts());
+    let below = below.iter().map(|layer| open_layer(store, layer));
+    let layers: Vec<Arc<dyn Image>> =
+        below.chain([Ok(top)]).map(|layer| layer.map(Arc::from)).collect::<Result<_>>()?;
+    let stack = layers.iter().map(|layer| Box::new(Arc::clone(layer)) as Box<dyn Disk>).collect();
+    Ok(Box::new(StackedImage { stack: StackDisk::new(stack), layers, format, facts }))
 }
 
 /// The layers of an image, each as the file that it is, base first.
@@ -83,6 +70,8 @@ fn open_layer(store: &Store, layer: &LayerRecord) -> Result<Box<dyn Image>> {
 /// A stack of layers that tells about its uppermost.
 struct StackedImage {
     stack: StackDisk,
+    /// The same layers, base first.
+    layers: Vec<Arc<dyn Image>>,
     format: &'static Format,
     facts: Facts,
 }
@@ -110,9 +99,13 @@ impl Image for StackedImage {
         self.facts.clone()
     }
 
-    /// Layers are checked one by one, as the files that they are; a stack has no structure of its own.
-    fn check(&self, _scope: CheckScope, _observer: &dyn Observer) -> kiln_disk::Result<Findings> {
-        Ok(Findings::default())
+    /// Each layer is checked as the file that it is; a stack has no structure of its own.
+    fn check(&self, scope: CheckScope, observer: &dyn Observer) -> kiln_disk::Result<Findings> {
+        let mut findings = Findings::default();
+        for layer in &self.layers {
+            findings.extend(layer.check(scope, observer)?);
+        }
+        Ok(findings)
     }
 }
 

@@ -9,7 +9,7 @@ else
     # One build for both; the disk's recipe needs Debian's packages.
     cargo build --release --locked --package kiln-cli --package kiln-xtask
     bash crates/xtask/scripts/setup.sh
-    disk="$(target/release/kiln-xtask fixtures debian-12 --paths | cut -f2)"
+    disk="$(target/release/kiln-xtask fixtures debian-12 | cut -f2)"
 fi
 store=target/demo/store
 rm -rf "$store"

@@ -108,10 +108,8 @@ fn safety(input: &Input, session: &mut Session) -> Result<Answer> {
 fn qemu(args: &Args, input: &Input, source: &SourceArgs, session: &mut Session) -> Result<Answer> {
     let context = input.context(source, Tolerance::Damaged, Limits::STANDARD)?;
     let scope = if args.data { CheckScope::Data } else { CheckScope::Metadata };
-    let choice = source.choice()?;
-    let report =
-        kiln_format::check(input.source(), choice, &context, scope, &session.reporter).about(&input.label)?;
-    let image = kiln_format::open(input.source(), choice, &context);
+    let report = input.check(source, &context, scope, &session.reporter)?.about(&input.label)?;
+    let image = input.image(source, &context);
     let clusters = match (&report.facts, image) {
         // A table that is too damaged to be walked has no counts.
         (Some(facts), Ok(image)) => Clusters::of(image.as_ref(), facts, &session.reporter).unwrap_or(None),

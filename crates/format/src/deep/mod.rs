@@ -15,7 +15,7 @@ use kiln_disk::digest::{Algorithm, Digest, DiskDigests, HashJob, LeafSink, hash_
 use kiln_disk::pipeline::default_threads;
 use kiln_disk::{ByteSource, CheckSpec, Error, Event, GuestRange, Observer, Result};
 
-use crate::identify::{CheckReport, Choice, open_checked};
+use crate::identify::{CheckReport, Choice, check_image, open_checked};
 use crate::image::{CheckScope, Image, OpenContext};
 use crate::partitions::{Layout, check_gpt};
 
@@ -93,20 +93,41 @@ fn look(
     observer: &dyn Observer,
 ) -> Result<DeepReport> {
     let (check, image) = open_checked(source, choice, context, CheckScope::Data, observer)?;
+    match image {
+        Some(image) => look_at(image.as_ref(), check, job, observer),
+        None => Ok(DeepReport { check, digests: None, transport: Vec::new(), unreadable: Vec::new() }),
+    }
+}
+
+/// Looks at an image that is open already: one that consists of several files, for instance. Its files as such are
+/// not hashed.
+///
+/// # Errors
+/// As [`crate::check_image`].
+pub fn verify_image(image: &dyn Image, job: DeepJob<'_>, observer: &dyn Observer) -> Result<DeepReport> {
+    let check = check_image(image, CheckScope::Data, observer)?;
+    look_at(image, check, job, observer)
+}
+
+fn look_at(
+    image: &dyn Image,
+    check: CheckReport,
+    job: DeepJob<'_>,
+    observer: &dyn Observer,
+) -> Result<DeepReport> {
     let mut report = DeepReport { check, digests: None, transport: Vec::new(), unreadable: Vec::new() };
-    let Some(image) = image else { return Ok(report) };
-    let layout = Layout::read(image.as_ref())?;
+    let layout = Layout::read(image)?;
     let findings = &mut report.check.findings;
-    check_gpt(image.as_ref(), findings)?;
-    copies::check(image.as_ref(), &layout, findings)?;
+    check_gpt(image, findings)?;
+    copies::check(image, &layout, findings)?;
     report.check.layout = Some(layout);
     let hash = HashJob { threads: job.threads, leaves: job.leaves, raw: job.raw };
-    match hash_disk(image.as_ref(), hash, observer) {
+    match hash_disk(image, hash, observer) {
         Ok(digests) => {
             report.digests = Some(digests).filter(|_| !report.check.findings.fails());
         }
         Err(error @ (Error::Io { .. } | Error::Cancelled)) if !is_about_content(&error) => return Err(error),
-        Err(_) => report.unreadable = survey(image.as_ref(), &mut report.check, observer)?,
+        Err(_) => report.unreadable = survey(image, &mut report.check, observer)?,
     }
     Ok(report)
 }

@@ -23,6 +23,9 @@ pub struct EfiProgram {
     pub len: u64,
     /// What it runs on, by its PE header; nothing when it is no such program.
     pub architecture: Option<&'static str>,
+    /// Which loader it is, by its own words: "grub2", "shim", "systemd-boot", "unified-kernel". Only looked for where
+    /// firmware starts without variables.
+    pub loader: Option<&'static str>,
 }
 
 /// The chain from power-on to kernel.
@@ -56,7 +59,6 @@ pub struct Boot {
 pub(super) fn read(
     disks: &[Arc<dyn Disk>],
     layout: &Layout,
-    tree: &Tree,
     esps: &[(usize, Tree)],
     loader: super::loader::Found,
 ) -> Result<Boot> {
@@ -66,9 +68,11 @@ pub(super) fn read(
     };
     let (mut fallback, mut programs) = (Vec::new(), Vec::new());
     for (volume, esp) in esps {
-        for program in efi_programs(*volume, esp) {
+        for mut program in efi_programs(*volume, esp) {
             let name = program.path.to_ascii_uppercase();
             if name.starts_with("/EFI/BOOT/BOOT") && name.ends_with(".EFI") {
+                program.loader =
+                    esp.head(&program.path, MAX_PROGRAM).ok().and_then(|bytes| loader_in(&bytes));
                 fallback.push(program);
             } else {
                 programs.push(program);
@@ -79,7 +83,6 @@ pub(super) fn read(
         .iter()
         .map(|(volume, _)| *volume)
         .find(|volume| layout.volumes.get(*volume).is_some_and(|volume| is_esp(volume, layout)));
-    let _ = tree;
     Ok(Boot {
         bios: bios_fault.is_empty(),
         bios_fault,
@@ -155,6 +158,23 @@ fn read_bytes(disk: &dyn Disk, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// How much of a program is read for its own words. GRUB with all its modules has 3 MiB.
+const MAX_PROGRAM: usize = 4 << 20;
+
+/// Which loader a program is, by what its makers write into it: systemd's `.sdmagic` section, shim's SBAT entry, the
+/// messages of GRUB's kernel.
+fn loader_in(program: &[u8]) -> Option<&'static str> {
+    let marks: [(&[u8], &str); 5] = [
+        (b"LoaderInfo: systemd-boot", "systemd-boot"),
+        (b"LoaderInfo: systemd-stub", "unified-kernel"),
+        (b"\nshim,", "shim"),
+        (b"UEFI SHIM", "shim"),
+        (b"GRUB", "grub2"),
+    ];
+    let holds = |mark: &[u8]| program.windows(mark.len()).any(|window| window == mark);
+    marks.into_iter().find(|(mark, _)| holds(mark)).map(|(_, loader)| loader)
+}
+
 /// Programs that are looked for on one partition.
 const MAX_PROGRAMS: usize = 200;
 
@@ -171,7 +191,7 @@ fn efi_programs(volume: usize, esp: &Tree) -> Vec<EfiProgram> {
             if name.to_ascii_lowercase().ends_with(".efi") && found.len() < MAX_PROGRAMS {
                 let len = esp.stat(&path).map_or(0, |stat| stat.len);
                 let head = esp.head(&path, 1024).unwrap_or_default();
-                found.push(EfiProgram { volume, path, len, architecture: pe(&head) });
+                found.push(EfiProgram { volume, path, len, architecture: pe(&head), loader: None });
             }
         }
     }

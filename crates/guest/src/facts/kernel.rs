@@ -126,12 +126,13 @@ impl Kernel {
 
 /// Finds the kernels: those that entries start, then those that lie in `/boot`.
 #[must_use]
-pub fn read(tree: &Tree, boot: &Boot, depth: Depth) -> Vec<Kernel> {
+pub fn read(tree: &Tree, esps: &[(usize, Tree)], boot: &Boot, depth: Depth) -> Vec<Kernel> {
+    let files = Files { tree, esps };
     let mut kernels: Vec<Kernel> = Vec::new();
     for entry in &boot.entries {
         let Some(path) = entry.kernel_path.as_deref() else { continue };
         if kernels.iter().all(|kernel| kernel.path != path) && kernels.len() < MAX_KERNELS {
-            kernels.push(kernel(tree, path, entry.initramfs_paths.last().map(String::as_str), true, depth));
+            kernels.push(kernel(&files, path, entry.initramfs_paths.last().map(String::as_str), true, depth));
         }
     }
     for name in tree.names("/boot") {
@@ -140,15 +141,37 @@ pub fn read(tree: &Tree, boot: &Boot, depth: Depth) -> Vec<Kernel> {
             .any(|prefix| name.starts_with(prefix));
         let path = format!("/boot/{name}");
         if is_kernel && kernels.iter().all(|kernel| kernel.path != path) && kernels.len() < MAX_KERNELS {
-            kernels.push(kernel(tree, &path, None, false, depth));
+            kernels.push(kernel(&files, &path, None, false, depth));
         }
     }
     kernels
 }
 
-fn kernel(tree: &Tree, path: &str, initramfs: Option<&str>, has_entry: bool, depth: Depth) -> Kernel {
-    let len = tree.stat(path).map_or(0, |stat| stat.len);
-    let head = tree.head(path, 64 << 10).unwrap_or_default();
+/// Where files lie that a loader starts.
+struct Files<'a> {
+    /// The guest's tree.
+    tree: &'a Tree,
+    /// Partitions that it may not mount.
+    esps: &'a [(usize, Tree)],
+}
+
+impl Files<'_> {
+    /// The tree that holds a path, and the path in it.
+    fn holding<'a>(&'a self, path: &'a str) -> (&'a Tree, &'a str) {
+        let inside = path.strip_prefix("ESP:");
+        let esp = inside.and_then(|inside| self.esps.iter().find(|(_, esp)| esp.exists(inside)));
+        match (inside, esp) {
+            (Some(inside), Some((_, esp))) => (esp, inside),
+            _ => (self.tree, path),
+        }
+    }
+}
+
+fn kernel(files: &Files<'_>, path: &str, initramfs: Option<&str>, has_entry: bool, depth: Depth) -> Kernel {
+    let tree = files.tree;
+    let (holder, inside) = files.holding(path);
+    let len = holder.stat(inside).map_or(0, |stat| stat.len);
+    let head = holder.head(inside, 64 << 10).unwrap_or_default();
     let (fault, architecture) = image(&head, len);
     let release = release(&head).or_else(|| release_of_name(path)).unwrap_or_default();
     let dirs = [format!("/lib/modules/{release}"), format!("/usr/lib/modules/{release}")];
@@ -169,7 +192,10 @@ fn kernel(tree: &Tree, path: &str, initramfs: Option<&str>, has_entry: bool, dep
     }
     let builtin = list("modules.builtin").unwrap_or_default();
     let builtin = builtin.lines().filter_map(|line| module_name(line.rsplit('/').next()?)).collect();
-    let beside = |name: String| Some(name).filter(|path| tree.exists(path));
+    let beside = |name: String| {
+        let (holder, inside) = files.holding(&name);
+        holder.exists(inside).then(|| name.clone())
+    };
     let boot = path.rsplit_once('/').map_or("/boot", |(dir, _)| dir);
     let guessed = [
         format!("{boot}/initrd.img-{release}"),
@@ -187,23 +213,28 @@ fn kernel(tree: &Tree, path: &str, initramfs: Option<&str>, has_entry: bool, dep
         fault,
         architecture,
         has_entry,
-        config: beside(format!("{boot}/config-{release}")).filter(|_| !release.is_empty()),
+        config: [boot, "/boot"]
+            .into_iter()
+            .filter(|_| !release.is_empty())
+            .find_map(|dir| beside(format!("{dir}/config-{release}"))),
         has_modules_dep: !dep.is_empty(),
         modules_dir,
         builtin,
         modules,
         needs,
-        initramfs: initramfs.and_then(|path| initramfs_file(tree, path, depth, has_entry)),
+        initramfs: initramfs.and_then(|path| initramfs_file(files, path, depth, has_entry)),
         path: path.to_owned(),
         release,
     }
 }
 
 /// Looks into an initramfs. Those that no entry starts are only measured.
-fn initramfs_file(tree: &Tree, path: String, depth: Depth, has_entry: bool) -> Option<InitramfsFile> {
-    let len = tree.stat(&path).ok()?.len;
-    let content =
-        (depth == Depth::Full && has_entry).then(|| tree.stream(&path).map(initramfs::read).ok()).flatten();
+fn initramfs_file(files: &Files<'_>, path: String, depth: Depth, has_entry: bool) -> Option<InitramfsFile> {
+    let (holder, inside) = files.holding(&path);
+    let len = holder.stat(inside).ok()?.len;
+    let content = (depth == Depth::Full && has_entry)
+        .then(|| holder.stream(inside).map(initramfs::read).ok())
+        .flatten();
     Some(InitramfsFile { path, len, content })
 }
 

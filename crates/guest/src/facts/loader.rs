@@ -115,12 +115,7 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
         if tree.stat_link(path).is_ok_and(|stat| stat.kind == crate::fs::Kind::File)
             && let Some(text) = tree.text(path)
         {
-            let loader = match path {
-                _ if path.ends_with("grub.cfg") => "grub2",
-                _ if path.contains("grub") => "grub-legacy",
-                _ => "syslinux",
-            };
-            take(loader, path, &text, &Place { tree, layout, on_esp: None }, &mut found);
+            take(loader_of(path), path, &text, &Place { tree, layout, on_esp: None }, &mut found);
         }
     }
     bls(tree, "/boot/loader/entries", &Place { tree, layout, on_esp: None }, &mut found);
@@ -149,6 +144,16 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
     found
 }
 
+/// Whose configuration a file is.
+#[must_use]
+pub fn loader_of(path: &str) -> &'static str {
+    match path {
+        _ if path.ends_with("grub.cfg") => "grub2",
+        _ if path.contains("grub") => "grub-legacy",
+        _ => "syslinux",
+    }
+}
+
 /// The entries in a tree, with no disk around it.
 #[must_use]
 pub fn parse_all(tree: &Tree) -> Vec<Entry> {
@@ -168,7 +173,8 @@ impl Place<'_> {
         format!("{}{path}", self.on_esp.unwrap_or_default())
     }
 
-    /// The path in the tree of a path that the loader uses: it starts at the root of the file system that holds it.
+    /// The path in the guest's tree of a path that the loader uses: it starts at the root of the file system that
+    /// holds it. What lies on a partition that the guest does not mount has `ESP:` in front.
     fn resolve(&self, path: &str, search: Option<&str>) -> Option<String> {
         let path = path.trim_start_matches(|c| c != '/');
         // A path may name its device: ($root)/boot/vmlinuz.
@@ -187,7 +193,7 @@ impl Place<'_> {
         for prefix in ["/@/.snapshots/1/snapshot", "/@", "/root", "/@rootfs"] {
             candidates.extend(path.strip_prefix(prefix).map(str::to_owned));
         }
-        candidates.into_iter().find(|path| self.tree.exists(path))
+        candidates.into_iter().find(|path| self.tree.exists(path)).map(|path| self.shown(&path))
     }
 }
 
@@ -413,6 +419,13 @@ fn syslinux(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
     settle(entries, place)
 }
 
+/// The entry that systemd-boot's loader.conf(5) names, which may be a pattern.
+fn loader_conf_default(tree: &Tree) -> Option<String> {
+    let text = tree.text("/loader/loader.conf")?;
+    let mut pairs = lines(&text).filter_map(|(_, line)| line.split_once(char::is_whitespace));
+    pairs.find(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_owned())
+}
+
 /// Entries of the Boot Loader Specification: one file each.
 fn bls(tree: &Tree, dir: &str, place: &Place<'_>, found: &mut Found) {
     let mut entries = Vec::new();
@@ -423,7 +436,8 @@ fn bls(tree: &Tree, dir: &str, place: &Place<'_>, found: &mut Found) {
         let path = format!("{dir}/{name}");
         let Some(text) = tree.text(&path) else { continue };
         let shown = place.shown(&path);
-        let mut fresh = entry("bls", name.trim_end_matches(".conf"), Seen::file(shown.clone()));
+        let loader = if place.on_esp.is_some() { "systemd-boot" } else { "bls" };
+        let mut fresh = entry(loader, name.trim_end_matches(".conf"), Seen::file(shown.clone()));
         for (number, line) in lines(&text) {
             let (key, value) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             let value = expand(value.trim(), &variables);
@@ -446,9 +460,18 @@ fn bls(tree: &Tree, dir: &str, place: &Place<'_>, found: &mut Found) {
     if entries.is_empty() {
         return;
     }
-    // Without a saved choice the newest version is started, which sorts last.
-    let saved = variables.get("saved_entry").cloned();
-    let default = saved.and_then(|saved| entries.iter().position(|(name, _)| *name == saved));
+    // Without a choice the newest version is started, which sorts last.
+    let chosen = match place.on_esp {
+        Some(_) => loader_conf_default(tree),
+        None => variables.get("saved_entry").cloned(),
+    };
+    let default = chosen.and_then(|chosen| {
+        let wanted = chosen.trim_end_matches(".conf");
+        entries.iter().rposition(|(name, _)| match wanted.split_once('*') {
+            Some((before, after)) => name.starts_with(before) && name.ends_with(after),
+            None => name == wanted,
+        })
+    });
     let default = default.unwrap_or(entries.len().saturating_sub(1));
     let entries = entries.into_iter().enumerate().map(|(index, (_, mut entry))| {
         entry.default = index == default;

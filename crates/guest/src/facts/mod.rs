@@ -8,7 +8,7 @@ pub mod kernel;
 pub mod loader;
 pub mod network;
 pub mod os;
-mod root;
+pub(crate) mod root;
 pub mod secrets;
 mod yaml;
 
@@ -182,8 +182,8 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
     let fstab = fstab::read(&tree);
     let esps = root::esps(&layout, &mut problems);
     let entries = loader::read(&tree, &esps, &layout);
-    let boot = boot::read(disks, &layout, &tree, &esps, entries)?;
-    let kernels = kernel::read(&tree, &boot, depth);
+    let boot = boot::read(disks, &layout, &esps, entries)?;
+    let kernels = kernel::read(&tree, &esps, &boot, depth);
     let mut report = GuestReport {
         schema: "kiln.guest.v1",
         tables: layout

@@ -75,6 +75,24 @@ fn root_of(volume: &Volume) -> Result<Option<Ranked>, FsError> {
     Ok(None)
 }
 
+/// Whether a system lies where a kernel would mount its root from a btrfs: in the subvolume of `rootflags`, else in the
+/// default one. `None` when that cannot be told, as with a subvolume by number.
+pub(crate) fn btrfs_shows_system(volume: &Volume, rootflags: &str) -> Option<bool> {
+    let mut options = rootflags.split(',');
+    if rootflags.contains("subvolid=") {
+        return None;
+    }
+    let root = match options.find_map(|option| option.strip_prefix("subvol=")) {
+        Some(path) => Root::Subvolume(format!("/{}", path.trim_start_matches('/')).into_bytes()),
+        None => Root::Default,
+    };
+    match open(&volume.disk, volume.probed.content, &root) {
+        Ok(fs) => Some(rank(fs.as_ref()).is_some()),
+        Err(FsError::NotFound) => Some(false),
+        Err(_) => None,
+    }
+}
+
 fn rank(fs: &dyn FileSystem) -> Option<u32> {
     let has = |path: &str| fs.stat(path.as_bytes()).is_ok();
     if !has("/etc") {

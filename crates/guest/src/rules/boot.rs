@@ -30,9 +30,47 @@ fn fallback(case: &Case<'_>) -> bool {
     })
 }
 
+/// Whether a loader's configuration decides at this place: what a firmware starts there may be another loader, and
+/// its file a leftover. Where no firmware starts anything, or the loader is not known, all files count.
+fn counts(case: &Case<'_>, loader: &str) -> bool {
+    let mut started = case.firmwares().filter(|firmware| starts(case, *firmware)).peekable();
+    if started.peek().is_none() {
+        return true;
+    }
+    started.any(|firmware| match (firmware, started_loader(case, firmware)) {
+        (Firmware::Uefi, Some("systemd-boot")) => matches!(loader, "systemd-boot" | "bls"),
+        (Firmware::Uefi, Some("unified-kernel")) => loader == "unified-kernel",
+        (_, Some("grub2")) => matches!(loader, "grub2" | "bls"),
+        (Firmware::Bios, Some("grub-legacy")) => loader == "grub-legacy",
+        (Firmware::Bios, _) => loader != "systemd-boot",
+        (Firmware::Uefi, _) => true,
+    })
+}
+
+/// The loader that a firmware starts, where it is known.
+fn started_loader(case: &Case<'_>, firmware: Firmware) -> Option<&'static str> {
+    let boot = &case.report.boot;
+    match firmware {
+        Firmware::Bios => case.report.tables.first()?.mbr.loader,
+        Firmware::Uefi => {
+            let name = fallback_name(case);
+            let program = boot.fallback.iter().find(|program| program.path.eq_ignore_ascii_case(name))?;
+            match program.loader {
+                // shim starts the GRUB beside it, or what a variable names.
+                Some("shim") => boot.programs.iter().find_map(|other| {
+                    let name = other.path.to_ascii_lowercase();
+                    (name.starts_with("/efi/boot/grub") && other.volume == program.volume).then_some("grub2")
+                }),
+                other => other,
+            }
+        }
+    }
+}
+
 /// The entries that decide: the default one of each loader's file.
 fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
-    case.report.boot.entries.iter().filter(|entry| entry.default).collect()
+    let entries = case.report.boot.entries.iter();
+    entries.filter(|entry| entry.default && counts(case, entry.loader)).collect()
 }
 
 /// boot.mode
@@ -110,11 +148,18 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
         return;
     }
     let boot = &case.report.boot;
-    for path in &boot.empty_configs {
+    let empty = |path: &&String| counts(case, crate::facts::loader::loader_of(path));
+    for path in boot.empty_configs.iter().filter(empty) {
         let size = case.examination.tree.stat(path).map_or(0, |stat| stat.len);
         hits.add(format!("{path} ({size} bytes) names nothing to start"), Seen::file(path));
     }
-    if boot.entries.is_empty() && boot.empty_configs.is_empty() && !boot.loaders.contains(&"unified-kernel") {
+    let entries = boot.entries.iter().any(|entry| counts(case, entry.loader));
+    let unified = boot.loaders.contains(&"unified-kernel")
+        || boot.fallback.iter().any(|program| program.loader == Some("unified-kernel"));
+    if !entries && boot.empty_configs.iter().find(empty).is_none() && !unified {
+        if started_loader(case, Firmware::Uefi) == Some("systemd-boot") && !case.report.boot.bios {
+            return hits.add("systemd-boot finds no entry to start", Seen::file("ESP:/loader/entries"));
+        }
         let place = ["/boot/grub2", "/boot/grub"].into_iter().find(|dir| case.examination.tree.exists(dir));
         match place {
             Some(dir) => {
@@ -144,7 +189,9 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
 pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
     for entry in default_entries(case) {
         let place = match &entry.seen {
-            Seen::File { path, .. } if entry.loader != "bls" => Seen::line(path.clone(), entry.kernel_line),
+            Seen::File { path, .. } if !matches!(entry.loader, "bls" | "systemd-boot") => {
+                Seen::line(path.clone(), entry.kernel_line)
+            }
             other => other.clone(),
         };
         let Some(root) = entry.argument("root") else {
@@ -166,11 +213,27 @@ pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
                     );
                 } else if !root_volume && !case.report.roots.is_empty() {
                     hits.add(format!("root={root} is a volume without a system"), place);
+                } else if let Some(what) = wrong_subvolume(case, index, entry) {
+                    hits.add(what, place);
                 }
             }
             Device::Unknown | Device::NotDisk => {}
         }
     }
+}
+
+/// What is wrong when the root is a btrfs and the system lies in another subvolume than the one that is mounted.
+fn wrong_subvolume(case: &Case<'_>, index: usize, entry: &Entry) -> Option<String> {
+    let volume = case.report.volumes.get(index).filter(|volume| volume.probed.content == Content::Btrfs)?;
+    let flags = entry.argument("rootflags").unwrap_or_default();
+    if crate::facts::root::btrfs_shows_system(volume, flags) != Some(false) {
+        return None;
+    }
+    let mounted = match flags {
+        "" => "its default subvolume (no rootflags=subvol=...)".to_owned(),
+        flags => format!("rootflags={flags}"),
+    };
+    Some(format!("the root is a btrfs, and {mounted} shows no system"))
 }
 
 /// boot.kernel

@@ -49,8 +49,11 @@ pub(super) fn verify(
         let context = input.context(&own, Tolerance::Damaged, Limits::STANDARD)?;
         let job = kiln_format::deep::DeepJob::default();
         let file = input.file.as_ref();
-        let report =
-            kiln_format::deep::verify(file, input.source(), own.choice()?, &context, job, &session.reporter)?;
+        let report = if manifest.layers.len() > 1 {
+            kiln_format::deep::verify_image(open()?.as_ref(), job, &session.reporter)?
+        } else {
+            kiln_format::deep::verify(file, input.source(), own.choice()?, &context, job, &session.reporter)?
+        };
         unreadable = Some(report.unreadable);
         judgement = Judgement::of_report(report.check);
         judgement.add(&found.findings);
