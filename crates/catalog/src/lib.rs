@@ -75,6 +75,7 @@ mod verify;
 
 pub mod checks;
 pub mod doctor;
+pub mod kvm;
 
 pub use account::Account;
 pub use appliance::ApplianceRecord;

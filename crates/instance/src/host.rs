@@ -7,13 +7,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use kiln_catalog::Store;
+use kiln_catalog::kvm::{self, Verdict};
 use kiln_disk::{Durability, Event, Existing, Observer, StagedFile};
 use serde::{Deserialize, Serialize};
 
 use crate::arch;
 use crate::command::Accelerator;
 use crate::error::{Result, io};
-use crate::kvm::{self, Verdict};
 
 /// In the store: the last probe of KVM.
 pub const PROBE_FILE: &str = "kvm.json";

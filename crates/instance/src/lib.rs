@@ -23,7 +23,6 @@ mod firmware;
 mod host;
 mod identity;
 mod keys;
-mod kvm;
 mod launch;
 mod layers;
 mod plan;

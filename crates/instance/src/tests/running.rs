@@ -13,7 +13,7 @@ use crate::*;
 
 /// This host, translating: what a test needs, whatever KVM does.
 pub(super) fn host(_: &Store) -> Host {
-    Host::told(crate::command::Accelerator::Tcg, std::env::var_os("PATH").as_deref()).unwrap()
+    Host::told(command::Accelerator::Tcg, std::env::var_os("PATH").as_deref()).unwrap()
 }
 
 fn launch(store: &Store, request: Request) -> InstanceRecord {
@@ -68,6 +68,21 @@ fn the_lock_lives_as_long_as_the_process_and_the_guest_has_its_layers() {
     assert_eq!(how, Stopped::Quit);
     let how = process::stop(&store, &record, Duration::from_secs(9), &Silent).unwrap();
     assert_eq!(how, Stopped::WasNotRunning);
+}
+
+#[test]
+fn a_uefi_machine_has_variables_of_its_own() {
+    let (_dir, store) = new_store();
+    let image = publish(&store, "s", &blank(1 << 20), &[]);
+    let mut request = Request::new(image);
+    request.firmware = FirmwareWish::Given(kiln_catalog::machine::MachineFirmware::Uefi);
+    // Its disk is larger than the layer below.
+    request.disk_bytes = Some(5 << 20);
+    let record = launch(&store, request);
+    let vars = std::fs::read(store.instance_dir(&record.id).join("vars.fd")).unwrap();
+    assert!(vars.windows(4).any(|word| word == b"_FVH"), "a firmware volume");
+    until("a word of the firmware", || console(&store, &record).contains("Bds"));
+    process::destroy(&store, &record, true, &Silent).unwrap();
 }
 
 #[test]
