@@ -4,9 +4,9 @@
 //! its standard input is the file whose kernel lock says that it runs. So the lock lives exactly as long as QEMU
 //! does, whatever becomes of us.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +17,7 @@ use kiln_catalog::machine::{
 use kiln_catalog::{InstanceRecord, Store};
 use kiln_disk::{Observer, go_on, os};
 use kiln_qemu::{Channel, Limits, qmp, socket};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 
 use crate::arch;
@@ -98,7 +98,8 @@ fn greet(mut child: Child, dir: &Path) -> Result<()> {
         }
         match control(dir, Duration::from_millis(50)) {
             Ok(_) => return Ok(()),
-            Err(error) if error.is_gone() || error.code() == "qemu.timeout" => {
+            // Not there yet, or too busy to listen; only who says something else is something else.
+            Err(error) if error.code() != "qemu.protocol" => {
                 if began.elapsed() > GREETING {
                     let _ = child.kill();
                     let _ = child.wait();
@@ -203,22 +204,35 @@ fn ended_within(store: &Store, record: &InstanceRecord, patience: Duration) -> R
     }
 }
 
-/// The process that listens at the instance's socket.
+/// The process of a running instance: the one whose standard input is the locked file. Asking its sockets would not do,
+/// as a process that hangs lets nobody connect.
 #[must_use]
 pub fn pid(dir: &Path) -> Option<u32> {
-    let stream = socket::connect(dir, CONTROL_SOCKET, Duration::ZERO).ok()?;
-    let cred = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-    u32::try_from(cred.pid.as_raw_nonzero().get()).ok()
+    let lock = std::fs::metadata(dir.join(kiln_catalog::RUNNING)).ok()?;
+    let processes = std::fs::read_dir("/proc").ok()?;
+    let mut ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    ids.find(|id| has_lock(*id, &lock))
 }
 
-/// Kills whoever listens at the instance's socket: that is QEMU, as nobody else may write into the folder.
+fn has_lock(id: u32, lock: &Metadata) -> bool {
+    // Of processes of other users, and of those that end just now, nothing can be told.
+    std::fs::metadata(format!("/proc/{id}/fd/0"))
+        .is_ok_and(|input| (input.dev(), input.ino()) == (lock.dev(), lock.ino()))
+}
+
+/// Kills the process of an instance.
 fn kill(dir: &Path) -> Result<()> {
-    let path = dir.join(CONTROL_SOCKET);
-    let stream = socket::connect(dir, CONTROL_SOCKET, Duration::from_secs(1))?;
+    let path = dir.join(kiln_catalog::RUNNING);
+    let lock = std::fs::metadata(&path).map_err(|source| io("stat", &path, source))?;
     let failed = |errno: rustix::io::Errno| io("end the process of", &path, errno);
-    let cred = rustix::net::sockopt::socket_peercred(&stream).map_err(failed)?;
-    let pidfd = pidfd_open(cred.pid, PidfdFlags::empty()).map_err(failed)?;
-    pidfd_send_signal(pidfd, Signal::KILL).map_err(failed)
+    let Some(id) = pid(dir) else { return Ok(()) };
+    let Some(raw) = i32::try_from(id).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let process = pidfd_open(raw, PidfdFlags::empty()).map_err(failed)?;
+    // The number could have become another process's meanwhile; from here on it cannot.
+    if has_lock(id, &lock) {
+        pidfd_send_signal(process, Signal::KILL).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What the console printed in the last run is kept once, so that the log is of this run alone.

@@ -92,6 +92,11 @@ fn a_qemu_that_does_not_listen_is_killed() {
     let record = launch(&store, Request::new(image));
     let pid = process::pid(&store.instance_dir(&record.id)).unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    // Its queues are full: whoever comes now cannot even connect.
+    let dir = store.instance_dir(&record.id);
+    let tries = (0..64).map(|_| kiln_qemu::socket::connect(&dir, "control.sock", Duration::ZERO));
+    let queued: Vec<_> = tries.take_while(Result::is_ok).collect();
+    assert!(queued.len() < 64);
     let how = process::stop(&store, &record, Duration::ZERO, &Silent).unwrap();
     assert_eq!(how, Stopped::Killed);
     assert!(!store.instance_running(&record.id).unwrap());
