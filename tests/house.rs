@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Every crate, and the crates of this workspace that it may depend on. Imports run down only.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("kiln-disk", &[]),
     ("kiln-target", &[]),
     ("kiln-format", &["kiln-disk"]),
@@ -13,6 +13,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("kiln-guest", &["kiln-disk"]),
     ("kiln-qemu", &["kiln-disk"]),
     ("kiln-import", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-guest", "kiln-target"]),
+    ("kiln-instance", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-qemu"]),
     ("kiln-snapshot", &["kiln-catalog", "kiln-disk", "kiln-format", "kiln-guest", "kiln-qemu"]),
     (
         "kiln-cli",
@@ -22,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "kiln-format",
             "kiln-guest",
             "kiln-import",
+            "kiln-instance",
             "kiln-snapshot",
             "kiln-target",
         ],

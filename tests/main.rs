@@ -17,6 +17,7 @@ mod guest;
 mod house;
 mod inspect;
 mod interrupted;
+mod launch;
 mod map;
 mod ova;
 mod real_disk;

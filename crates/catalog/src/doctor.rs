@@ -1,10 +1,7 @@
 //! Is this host fit to keep images? One row for each thing looked at, none of them an error of the command.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kiln_disk::os;
@@ -13,6 +10,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::fsck::words;
 use crate::jobs::KEPT_DAYS;
+use crate::kvm::{self, Verdict};
 use crate::lock::{self, Share};
 use crate::store::Store;
 
@@ -196,57 +194,17 @@ fn program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// A guest of 512 bytes: it tells QEMU's debug-exit device 0x31, on which QEMU exits with 2 * 0x31 + 1.
-const GUEST: [u8; 8] = [0xba, 0x01, 0x05, 0xb0, 0x31, 0xee, 0xf4, 0xeb];
-const GUEST_SAYS: i32 = 0x63;
-
 /// Boots a guest of one sector under KVM: a device node that opens proves nothing.
 fn kvm(qemu: Option<&Path>, scratch: &Path) -> Row {
     let id = "host.kvm";
     let hint = "guests run without KVM as well, ten times slower";
-    if !Path::new("/dev/kvm").exists() {
-        return row(id, Health::Poor, "there is no /dev/kvm", hint);
-    }
     let Some(qemu) = qemu else {
         return row(id, Health::Unknown, "not probed: needs qemu-system-x86_64", hint);
     };
-    match probe(qemu, scratch, Duration::from_secs(10)) {
-        Ok(Some(GUEST_SAYS)) => row(id, Health::Good, "a guest booted", ""),
-        Ok(Some(code)) => row(id, Health::Poor, format!("no guest boots: QEMU ended with {code}"), hint),
-        Ok(None) => row(id, Health::Poor, "no guest boots: nothing happened for 10 s", hint),
-        Err(error) => row(id, Health::Unknown, format!("not probed: {error}"), hint),
-    }
-}
-
-fn probe(qemu: &Path, scratch: &Path, patience: Duration) -> std::io::Result<Option<i32>> {
-    let mut disk = os::unnamed(scratch)?;
-    let mut sector = [0_u8; 512];
-    for (byte, code) in sector.iter_mut().zip(GUEST) {
-        *byte = code;
-    }
-    let [.., a, b] = &mut sector;
-    (*a, *b) = (0x55, 0xaa);
-    disk.write_all(&sector)?;
-    use std::os::fd::AsRawFd;
-    let drive =
-        format!("file=/proc/{}/fd/{},format=raw,if=ide,readonly=off", std::process::id(), disk.as_raw_fd());
-    let mut child = Command::new(qemu)
-        .args(["-accel", "kvm", "-m", "32", "-display", "none", "-nodefaults", "-no-user-config"])
-        .args(["-device", "isa-debug-exit,iobase=0x501,iosize=2", "-drive", &drive])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status.code().unwrap_or(-1)));
-        }
-        if started.elapsed() > patience {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    match kvm::probe(qemu, scratch) {
+        Ok(Verdict::Works) => row(id, Health::Good, "a guest booted", ""),
+        Ok(Verdict::Absent) => row(id, Health::Poor, "there is no /dev/kvm", hint),
+        Ok(Verdict::Broken(why)) => row(id, Health::Poor, format!("no guest boots: {why}"), hint),
+        Err(error) => row(id, Health::Unknown, format!("not probed: {}", words(&error)), hint),
     }
 }

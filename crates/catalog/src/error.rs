@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::account::Account;
 use crate::id::ImageId;
-use crate::name::NameProblem;
+use crate::name::{Name, NameProblem};
 use crate::rights::{Action, Reason};
 
 /// Shorthand for results of this crate.
@@ -261,6 +261,20 @@ pub enum Refusal {
         /// What was asked for.
         id: String,
     },
+    /// A name that an instance cannot have.
+    #[error("{:?} {why}", name.as_str())]
+    InstanceName {
+        /// The name.
+        name: Name,
+        /// Why not.
+        why: &'static str,
+    },
+    /// An image got other layers while an instance of it was being made.
+    #[error("the layers of {image} were changed by another command meanwhile")]
+    LayersChanged {
+        /// The image.
+        image: ImageId,
+    },
     /// A job that is not there.
     #[error("no job {id:?}")]
     NoJob {
@@ -394,6 +408,8 @@ impl Refusal {
             Self::ShareWithSelf => "rights.own-account",
             Self::NotShared { .. } => "rights.not-shared",
             Self::NoInstance { .. } => "store.no-instance",
+            Self::InstanceName { .. } => "instance.name",
+            Self::LayersChanged { .. } => "store.layers.changed",
             Self::NoJob { .. } => "store.no-job",
             Self::NotResumable { .. } => "store.job.not-resumable",
             Self::TooDeep { .. } => "store.layers.depth",
@@ -440,10 +456,12 @@ impl Refusal {
             Self::Setting { .. } => {
                 "kiln config show --origin lists all settings and where they come from".to_owned()
             }
-            Self::LayerCount { .. }
-            | Self::TooMany { .. }
-            | Self::ShareWithSelf
-            | Self::NoInstance { .. } => return None,
+            Self::NoInstance { .. } => "kiln ps --all lists the instances".to_owned(),
+            Self::InstanceName { .. } => {
+                "choose another name; kiln ps --all lists the instances".to_owned()
+            }
+            Self::LayersChanged { .. } => "run the same command again".to_owned(),
+            Self::LayerCount { .. } | Self::TooMany { .. } | Self::ShareWithSelf => return None,
         })
     }
 }

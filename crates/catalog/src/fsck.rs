@@ -336,7 +336,7 @@ impl Store {
         report: &mut FsckReport,
     ) -> Result<()> {
         let mut strays = Vec::new();
-        let known = ["store.json", "layers", "images", "instances", "quarantine", "staging"];
+        let known = ["store.json", "layers", "images", "instances", "quarantine", "staging", "kvm.json"];
         for name in names_in(self.layout.root())? {
             if !known.contains(&name.as_str()) && !name.starts_with("catalog.") {
                 strays.push(name);

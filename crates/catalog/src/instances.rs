@@ -94,10 +94,32 @@ impl Store {
     /// Changes what an instance is made of. Layers that it needs from now on stay, others may go.
     ///
     /// # Errors
-    /// [`Refusal::NoInstance`]; I/O.
+    /// [`Refusal::NoInstance`]; [`Refusal::LayersChanged`] for a new layer that is gone already; I/O.
     pub fn update_instance(
         &self,
         id: &InstanceId,
+        change: impl FnOnce(&mut Machine),
+    ) -> Result<InstanceRecord> {
+        self.change_instance(id, None, change)
+    }
+
+    /// The same, for an instance that is put on an image, its own or another.
+    ///
+    /// # Errors
+    /// As [`Store::update_instance`], and the rights table's, for [`Action::Launch`].
+    pub fn rebase_instance(
+        &self,
+        id: &InstanceId,
+        image: &ImageId,
+        change: impl FnOnce(&mut Machine),
+    ) -> Result<InstanceRecord> {
+        self.change_instance(id, Some(image), change)
+    }
+
+    fn change_instance(
+        &self,
+        id: &InstanceId,
+        image: Option<&ImageId>,
         change: impl FnOnce(&mut Machine),
     ) -> Result<InstanceRecord> {
         let _lock = self.exclusive()?;
@@ -105,8 +127,18 @@ impl Store {
         let text = index.instance_text(id)?;
         let text = text.ok_or_else(|| Refusal::NoInstance { id: id.to_string() })?;
         let mut record: InstanceRecord = sealed::parse(&text, &self.layout.instance_record(id))?;
+        if let Some(image) = image {
+            let image = self.image_of(&index, image)?;
+            self.permit_with(&index, Action::Launch, &image)?;
+            record.image = image.manifest.id;
+        }
         change(&mut record.machine);
         let before = std::mem::replace(&mut record.layers, record.machine.layers());
+        for layer in record.layers.iter().filter(|layer| !before.contains(layer)) {
+            if index.holders(layer)? == 0 {
+                return Err(Refusal::LayersChanged { image: record.image }.into());
+            }
+        }
         self.write_instance(&mut index, &record, before)?;
         Ok(record)
     }

@@ -38,6 +38,7 @@
 
 mod account;
 mod appliance;
+mod births;
 mod capture;
 mod copy;
 mod error;
@@ -76,9 +77,11 @@ mod verify;
 
 pub mod checks;
 pub mod doctor;
+pub mod kvm;
 
 pub use account::Account;
 pub use appliance::ApplianceRecord;
+pub use births::{Births, Born, RUNNING, layer_from_instance};
 pub use capture::{
     CaptureRecord, CaptureSource, Consistency, FileSystemRecord, FoundBy, FreezeRecord, MachineFacts,
 };

@@ -20,7 +20,14 @@ pub(crate) enum Share {
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// The locked file: the lock is held until its last descriptor is closed, in whatever process.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
 }
 
 /// Waits for a lock on a file, which is made when missing.
@@ -30,7 +37,7 @@ pub(crate) fn wait_for(path: &Path, share: Share) -> Result<Lock> {
     let mut pause = Duration::from_micros(200);
     loop {
         match attempt(&file, share) {
-            Ok(()) if is_at(&file, path) => return Ok(Lock { _file: file }),
+            Ok(()) if is_at(&file, path) => return Ok(Lock { file }),
             // The file was replaced while we waited: the lock that counts is the new one's.
             Ok(()) => {
                 file = open(path)?;
@@ -52,7 +59,7 @@ pub(crate) fn wait_for(path: &Path, share: Share) -> Result<Lock> {
 pub(crate) fn try_now(path: &Path, share: Share) -> Result<Option<Lock>> {
     let file = open(path)?;
     match attempt(&file, share) {
-        Ok(()) if is_at(&file, path) => Ok(Some(Lock { _file: file })),
+        Ok(()) if is_at(&file, path) => Ok(Some(Lock { file })),
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(source)) => Err(io("lock", path, source)),

@@ -42,6 +42,8 @@ enum Kind {
     Count,
     Size,
     Price,
+    /// One of a few words.
+    Word(&'static [&'static str]),
 }
 
 /// One setting that there is.
@@ -62,7 +64,7 @@ pub struct Key {
 
 /// All settings.
 #[rustfmt::skip]
-pub const KEYS: [Key; 7] = [
+pub const KEYS: [Key; 8] = [
     Key { name: "store", variable: "KILN_STORE", flag: Some("--store"), default: "", kind: Kind::Path,
           help: "directory of the image store" },
     Key { name: "account", variable: "KILN_ACCOUNT", flag: Some("--account"), default: "", kind: Kind::Account,
@@ -77,6 +79,9 @@ pub const KEYS: [Key; 7] = [
           help: "price of a GiB for a month, in kiln usage" },
     Key { name: "scrub.rate", variable: "KILN_SCRUB_RATE", flag: Some("--rate"), default: "none", kind: Kind::Size,
           help: "bytes a second that a scrub reads" },
+    Key { name: "accelerator", variable: "KILN_ACCELERATOR", flag: None, default: "auto",
+          kind: Kind::Word(&["auto", "kvm", "tcg"]),
+          help: "what runs machines: KVM when a probe guest boots with it, KVM, or QEMU's translator" },
 ];
 
 /// A setting with its value.
@@ -192,6 +197,12 @@ impl Settings {
         self.value("price").and_then(|text| text.parse().ok())
     }
 
+    /// What runs machines: `kvm`, `tcg`, or nothing to find out.
+    #[must_use]
+    pub fn accelerator(&self) -> Option<&str> {
+        self.value("accelerator").filter(|word| *word != "auto")
+    }
+
     /// Bytes a second that a scrub reads.
     #[must_use]
     pub fn scrub_rate(&self) -> Option<u64> {
@@ -231,6 +242,9 @@ fn judge(key: &Key, setting: &Setting) -> Result<()> {
                 && !value.parse().is_ok_and(|price: f64| price >= 0.0 && price.is_finite()) =>
         {
             Some(format!("{value:?} is no price"))
+        }
+        Kind::Word(words) if !words.contains(&value) => {
+            Some(format!("{value:?} is none of {}", words.join(", ")))
         }
         _ => None,
     };
@@ -296,6 +310,7 @@ mod tests {
             ("quota.bytes = '2Z'", "config.value"),
             ("price = -1", "config.value"),
             ("price = inf", "config.value"),
+            ("accelerator = 'magic'", "config.value"),
             ("account = ", "config.syntax"),
         ] {
             let error = gather(file, &[], &[]).unwrap_err();

@@ -7,6 +7,9 @@ use crate::commands::{
     gc, history, import, inspect, jobs, key, ls, map, measure, prune, rm, set, share, shares, show, sign,
     store, tag, targets, tree, usage, verify,
 };
+use crate::commands::{
+    console, destroy, launch, logs, ps, rebuild, restore, screenshot, ssh, start, stop, wait,
+};
 use crate::session::GlobalArgs;
 
 /// Import, verify, convert and keep machine images
@@ -73,5 +76,17 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     Store(store::Args),
     Targets(targets::Args),
+    Launch(launch::Args),
+    Ps(ps::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Wait(wait::Args),
+    Console(console::Args),
+    Ssh(ssh::Args),
+    Logs(logs::Args),
+    Screenshot(screenshot::Args),
+    Rebuild(rebuild::Args),
+    Restore(restore::Args),
+    Destroy(destroy::Args),
     Completion(completion::Args),
 }

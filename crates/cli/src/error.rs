@@ -50,6 +50,9 @@ pub(crate) enum CliError {
     /// From import and export.
     #[error("refused: {0}")]
     Import(Refusal),
+    /// From instances.
+    #[error("{0}")]
+    Instance(kiln_instance::Error),
     /// From the table of targets.
     #[error("{0}")]
     Targets(kiln_target::Error),
@@ -153,6 +156,16 @@ impl From<kiln_import::Error> for CliError {
     }
 }
 
+impl From<kiln_instance::Error> for CliError {
+    fn from(error: kiln_instance::Error) -> Self {
+        match error {
+            kiln_instance::Error::Disk(error) => error.into(),
+            kiln_instance::Error::Catalog(error) => error.into(),
+            error => Self::Instance(error),
+        }
+    }
+}
+
 /// Says which of several files an error is about.
 pub(crate) trait About<T> {
     /// Adds the name unless there is one already.
@@ -183,6 +196,7 @@ impl CliError {
             Self::Disk { error, .. } => error.code(),
             Self::Catalog(error) => error.code(),
             Self::Import(refusal) => refusal.code(),
+            Self::Instance(error) => error.code(),
             Self::Targets(error) => error.code(),
             Self::Source(error) => error.code(),
             Self::Capture(error) => error.code(),
@@ -198,6 +212,7 @@ impl CliError {
             Self::Disk { error, .. } => exit_of_disk(error),
             Self::Catalog(error) => exit_of_catalog(error),
             Self::Import(refusal) => exit_of_import(refusal),
+            Self::Instance(error) => exit_of_instance(error),
             Self::Targets(_) => exit::USAGE,
             Self::Source(error) => exit_of_source(error),
             Self::Capture(error) => exit_of_capture(error),
@@ -211,6 +226,7 @@ impl CliError {
             Self::Disk { error, .. } => error.hint().map(str::to_owned),
             Self::Catalog(error) => error.hint(),
             Self::Import(refusal) => kiln_import::Error::from(refusal.clone()).hint(),
+            Self::Instance(error) => error.hint(),
             Self::Targets(error) => Some(error.hint()),
             Self::Source(error) => error.hint(),
             Self::Capture(error) => error.hint(),
@@ -238,6 +254,7 @@ impl CliError {
         let mut next = match self {
             Self::Disk { error, .. } => error.source(),
             Self::Catalog(error) => error.source(),
+            Self::Instance(error) => error.source(),
             Self::Targets(error) => error.source(),
             // The message has it all.
             Self::Source(_) => None,
@@ -324,6 +341,19 @@ fn exit_of_import(refusal: &Refusal) -> u8 {
         | Refusal::Empty { .. }
         | Refusal::Bundle { .. }
         | Refusal::ImageDamaged { .. } => exit::NO,
+        _ => exit::CANNOT,
+    }
+}
+
+/// What is known not to boot, and a wait that came to nothing, are judgements; a machine that does not start is not.
+fn exit_of_instance(error: &kiln_instance::Error) -> u8 {
+    use kiln_instance::{Error, Failure, Refusal};
+    match error {
+        Error::Refused(refusal) if refusal.is_usage() => exit::USAGE,
+        Error::Refused(Refusal::Unsound { .. } | Refusal::Architecture { .. })
+        | Error::Failed(Failure::TimedOut { .. } | Failure::Ended { .. } | Failure::CloudInit { .. }) => {
+            exit::NO
+        }
         _ => exit::CANNOT,
     }
 }

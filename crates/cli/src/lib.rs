@@ -7,6 +7,7 @@ mod destination;
 mod error;
 mod for_target;
 mod input;
+mod instances;
 mod judge;
 mod output;
 mod output_format;

@@ -94,7 +94,7 @@ impl OutputArgs {
 
 /// The ending decides only where it names a format; there is no guess behind it, because a disk written in the
 /// wrong format is found out late.
-fn format_by_ending(dest: &Path) -> Result<&'static Format> {
+pub(crate) fn format_by_ending(dest: &Path) -> Result<&'static Format> {
     let ending = dest.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     let found = ending
         .as_deref()

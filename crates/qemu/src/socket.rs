@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ pub fn connect(dir: &Path, name: &str, patience: Duration) -> Result<UnixStream>
     let short = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
     let began = Instant::now();
     loop {
-        match UnixStream::connect(&short) {
+        match at_once(&short) {
             Ok(stream) => return Ok(stream),
             Err(error) => {
                 let may_come = matches!(
@@ -39,4 +40,15 @@ pub fn connect(dir: &Path, name: &str, patience: Duration) -> Result<UnixStream>
             }
         }
     }
+}
+
+/// Connects or fails at once: a blocking connect to a listener whose queue is full, as that of a stopped process is
+/// soon, would wait for ever.
+fn at_once(path: &str) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }

@@ -36,6 +36,19 @@ pub(crate) mod tree;
 pub(crate) mod usage;
 pub(crate) mod verify;
 
+pub(crate) mod console;
+pub(crate) mod destroy;
+pub(crate) mod launch;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod rebuild;
+pub(crate) mod restore;
+pub(crate) mod screenshot;
+pub(crate) mod ssh;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod wait;
+
 use crate::args::Command;
 use crate::error::{Answer, Result};
 use crate::session::Session;
@@ -80,6 +93,18 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Map(args) => map::run(&args, session),
         Command::Diff(args) => diff::run(&args, session),
         Command::Measure(args) => measure::run(&args, session),
+        Command::Console(args) => console::run(&args, session),
+        Command::Destroy(args) => destroy::run(&args, session),
+        Command::Launch(args) => launch::run(&args, session),
+        Command::Logs(args) => logs::run(&args, session),
+        Command::Ps(args) => ps::run(&args, session),
+        Command::Rebuild(args) => rebuild::run(&args, session),
+        Command::Restore(args) => restore::run(&args, session),
+        Command::Screenshot(args) => screenshot::run(&args, session),
+        Command::Ssh(args) => ssh::run(&args, session),
+        Command::Start(args) => start::run(&args, session),
+        Command::Stop(args) => stop::run(&args, session),
+        Command::Wait(args) => wait::run(&args, session),
         Command::Completion(args) => completion::run(&args, session),
     }
 }

@@ -5,7 +5,7 @@ mod findings;
 mod size;
 mod table;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -77,6 +77,26 @@ impl Printer {
         if self.style == Style::Text {
             self.push(&visible(line));
         }
+    }
+
+    /// Text that something else printed, line for line: made safe for a terminal, unchanged for anything else.
+    pub(crate) fn lines_of(&mut self, text: &str) {
+        let safe = self.safe(text);
+        self.answer.extend_from_slice(safe.as_bytes());
+    }
+
+    /// The same text, safe for whatever standard output is.
+    pub(crate) fn safe(&self, text: &str) -> String {
+        if !io::stdout().is_terminal() {
+            return text.to_owned();
+        }
+        let mut safe = String::new();
+        for line in text.split_inclusive('\n') {
+            let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
+            safe.push_str(&visible(body.trim_end_matches('\r')));
+            safe.push_str(end);
+        }
+        safe
     }
 
     /// A line of a report on work done; left out when quiet. Made safe for a terminal.

@@ -214,3 +214,17 @@ pub fn open_in(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
+
+/// Lets a program that will be started lead a session of its own: it outlives the terminal and the shell that we were
+/// started from, and their signals do not reach it.
+pub fn detach(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    #[allow(unsafe_code)]
+    // SAFETY: between fork and exec only setsid(2) is called, which is safe after a signal.
+    unsafe {
+        command.pre_exec(|| match rustix::process::setsid() {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        });
+    }
+}

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: Kiln against its peers, in one run on one machine; prints the README's table.
 
+mod launch;
 mod layers;
 mod measure;
 mod rows;
@@ -23,7 +24,8 @@ const PEAK: u64 = 96 << 20;
 /// several. Prints the README's table on standard output, details on standard error. Exit 1 when a figure is missed.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// `layers`: instead of the table, what a plain and a compressed layer cost (import, disk, boot).
+    /// `layers`: instead of the table, what a plain and a compressed layer cost (import, disk, boot); `launch`: what a
+    /// launch costs before QEMU runs, and how soon its guest is there.
     #[arg(value_enum, default_value = "table")]
     what: What,
     /// Measured runs per side and job.
@@ -50,6 +52,7 @@ pub(crate) struct Arguments {
 enum What {
     Table,
     Layers,
+    Launch,
 }
 
 /// How each input is made from `disk.raw`: its name, then the lines.
@@ -83,8 +86,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
     fs::create_dir_all(&arguments.dir)?;
     let bench = Bench { dir: fs::canonicalize(&arguments.dir)?, arguments };
+    if arguments.what == What::Launch {
+        return launch::run(&bench);
+    }
     bench.prepare()?;
     match arguments.what {
+        What::Launch => launch::run(&bench),
         What::Table => bench.table(),
         What::Layers => layers::run(&bench),
     }
