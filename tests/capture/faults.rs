@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use kiln_disk::{Event, Observer, Silent};
-use kiln_snapshot::{Error, Outcome, Quiesce, Request, Subject, find_instance, plan};
+use kiln_snapshot::{Error, Outcome, Quiesce, Request, Subject, plan};
 
 use super::live::{captures, micro, moment, nodes, numbers, qmp};
 use super::*;
@@ -55,7 +55,7 @@ impl Bench {
     /// Captures through the library, acting when the layer begins to be written: the point in time is behind.
     fn capture(&self, request: Request, act: impl FnOnce() + Send) -> Result<Outcome, Error> {
         let store = store(&self.sandbox);
-        let subject = Subject::Instance(Box::new(find_instance(&store, "vm").unwrap()));
+        let subject = Subject::Instance(Box::new(store.instance("vm").unwrap()));
         let observer = At { phase: "convert", act: Mutex::new(Some(Box::new(act))) };
         plan(&store, subject, request, &Silent)?.run(&observer)
     }

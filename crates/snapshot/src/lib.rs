@@ -31,6 +31,6 @@ mod stopped;
 mod view;
 
 pub use error::{Error, Refusal, Result};
-pub use plan::{DiskFacts, Plan, PlanFacts, find_instance, plan};
+pub use plan::{DiskFacts, Plan, PlanFacts, plan};
 pub use request::{Quiesce, Request, Subject, Which};
 pub use run::{Captured, Outcome};

@@ -1,9 +1,7 @@
 //! What will be done, before it is.
 
 use kiln_catalog::machine::{MachineDisk, QMP_SOCKET};
-use kiln_catalog::{
-    FoundBy, ImageId, InstanceRecord, Name, NameTag, Refusal as CatalogRefusal, Store, check_description,
-};
+use kiln_catalog::{FoundBy, ImageId, InstanceRecord, Name, NameTag, Store, check_description};
 use kiln_disk::Observer;
 use serde::Serialize;
 
@@ -241,31 +239,4 @@ pub(crate) fn name_of(id: &str, request: &Request, disks: usize) -> Result<NameT
     }
     let name: Name = format!("{}-{id}", request.name.name).parse()?;
     Ok(NameTag { name, tag: request.name.tag.clone() })
-}
-
-/// The instance that a word means: its name, its id, or the start of one.
-///
-/// # Errors
-/// [`CatalogRefusal::NoInstance`].
-pub fn find_instance(store: &Store, word: &str) -> Result<InstanceRecord> {
-    let all: Vec<InstanceRecord> =
-        store.instances()?.into_iter().filter(|record| record.account == *store.account()).collect();
-    let named = |record: &&InstanceRecord| {
-        record.id.as_str() == word || record.name.as_ref().is_some_and(|name| name.as_str() == word)
-    };
-    let begins = |record: &&InstanceRecord| {
-        record.id.as_str().starts_with(word)
-            || record.id.as_str().trim_start_matches("ins-").starts_with(word)
-    };
-    if let Some(record) = all.iter().find(named) {
-        return Ok(record.clone());
-    }
-    let mut found = all.iter().filter(begins);
-    match (found.next(), found.next()) {
-        (Some(record), None) if !word.is_empty() => Ok(record.clone()),
-        _ => {
-            let id = word.chars().take(80).collect();
-            Err(kiln_catalog::Error::from(CatalogRefusal::NoInstance { id }).into())
-        }
-    }
 }

@@ -8,7 +8,7 @@ use kiln_catalog::{CaptureRecord, CaptureSource, IfTaken, NameTag};
 use kiln_disk::Limits;
 use kiln_format::{Siblings, Tolerance};
 use kiln_import::LayerStyle;
-use kiln_snapshot::{Outcome, PlanFacts, Quiesce, Request, Subject, Which, find_instance, plan};
+use kiln_snapshot::{Outcome, PlanFacts, Quiesce, Request, Subject, Which, plan};
 use serde::Serialize;
 
 use crate::error::{About, Answer, CliError, Result};
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let (subject, file) = match args.subject.split_once(':') {
         Some(("qmp", socket)) => (Subject::Qmp { socket: socket.into(), agent: args.agent.clone() }, None),
         Some(("libvirt", domain)) => (Subject::Libvirt { domain: domain_name(domain)? }, None),
-        _ => match find_instance(&store, &args.subject) {
+        _ => match store.instance(&args.subject) {
             Ok(_) if Path::new(&args.subject).exists() => return Err(ambiguous(&args.subject)),
             Ok(record) => (Subject::Instance(Box::new(record)), None),
             Err(error) => {

@@ -71,6 +71,7 @@ fn publish(store: &Store, name: &str, bytes: &[u8], findings: &[&str]) -> Image 
             appliance: None,
             download: None,
             signer: None,
+            capture: None,
         },
         checks: CheckRecord {
             rule_set: "1".to_owned(),
