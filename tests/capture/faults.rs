@@ -97,7 +97,6 @@ fn full_and_failing_target_cost_the_capture_and_not_the_guest() {
     for (what, errno) in [("target full", 28), ("target EIO", 5)] {
         let mut request = bench.request("broken");
         request.broken_fleece = Some(errno);
-        let acked = bench.guest.acked();
         let dir = bench.vm.dir.clone();
         let error = bench
             .capture(request, move || {
@@ -109,6 +108,8 @@ fn full_and_failing_target_cost_the_capture_and_not_the_guest() {
                         .matches("ACK ")
                         .count() as u64
                 };
+                // From here on: what it wrote before the point in time keeps nothing from being copied.
+                let acked = acks();
                 while acks() < acked + 15 && began.elapsed() < Duration::from_secs(60) {
                     std::thread::sleep(Duration::from_millis(20));
                 }

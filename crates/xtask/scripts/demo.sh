@@ -18,8 +18,23 @@ show() {
     echo "\$ kiln $*"
     target/release/kiln --store "$store" "$@"
 }
+ended() {
+    [ -n "${web:-}" ] && target/release/kiln --store "$store" destroy --force web >/dev/null 2>&1
+    true
+}
+trap ended EXIT
 show inspect "$disk"
 show import "$disk" --name debian:12
+if [ -z "${1:-}" ]; then
+    # The fixture starts anywhere; a disk of the user's own may need what this machine does not have.
+    web=yes
+    show launch debian:12 web
+    show wait web --for boot
+    show capture web --name web:golden
+    show verify web:golden
+    show destroy --force web
+    web=
+fi
 show verify debian:12
 show ls
 show export debian:12 target/demo/debian.vhd -O vhd --force
