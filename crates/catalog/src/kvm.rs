@@ -74,7 +74,7 @@ fn boot(emulator: &Path, scratch: &Path, accelerator: &str) -> Result<Verdict> {
             let _ = child.kill();
             let _ = child.wait();
             return Ok(Verdict::Broken(if given_up {
-                "it gives a guest up that every processor runs"
+                "a plain probe guest does not run under it"
             } else {
                 "its probe guest did not come to its end"
             }));

@@ -48,7 +48,9 @@ mod tests {
         let mut command = kiln_cli::command();
         command.build();
         let mut pages = vec!["kiln".to_owned()];
-        pages.extend(command.get_subcommands().map(|sub| format!("kiln-{}", sub.get_name())));
+        // Hidden ones are for kiln itself.
+        let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+        pages.extend(shown.map(|sub| format!("kiln-{}", sub.get_name())));
         for page in pages.iter().filter(|page| *page != "kiln-help") {
             let text =
                 fs::read_to_string(scratch.path().join(format!("man/{page}.1"))).expect("the page is there");

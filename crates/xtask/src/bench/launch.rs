@@ -92,22 +92,23 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
     if missed == 0 { Ok(()) } else { Err(Failure::No(format!("{missed} figures missed"))) }
 }
 
-fn verdict(reached: bool) -> &'static str {
+pub(super) fn verdict(reached: bool) -> &'static str {
     if reached { "reached" } else { "**missed**" }
 }
 
-fn median(times: &mut [f64]) -> f64 {
+pub(super) fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-struct Place {
-    kiln: PathBuf,
-    dir: PathBuf,
+/// A store of the measurement's own.
+pub(super) struct Place {
+    pub(super) kiln: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 impl Place {
-    fn kiln(&self, words: &[&str]) -> Outcome<serde_json::Value> {
+    pub(super) fn kiln(&self, words: &[&str]) -> Outcome<serde_json::Value> {
         let store = self.dir.join("store").display().to_string();
         let all = [&["--store", &store, "--json"], words].concat();
         let out = run::run(&self.dir, &self.kiln.display().to_string(), &all)?;

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: Kiln against its peers, in one run on one machine; prints the README's table.
 
+mod capture;
 mod launch;
 mod layers;
 mod measure;
@@ -25,7 +26,7 @@ const PEAK: u64 = 96 << 20;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// `layers`: instead of the table, what a plain and a compressed layer cost (import, disk, boot); `launch`: what a
-    /// launch costs before QEMU runs, and how soon its guest is there.
+    /// launch costs before QEMU runs, and how soon its guest is there; `capture`: what an image of a machine costs.
     #[arg(value_enum, default_value = "table")]
     what: What,
     /// Measured runs per side and job.
@@ -53,6 +54,8 @@ enum What {
     Table,
     Layers,
     Launch,
+    /// What an image of a machine costs.
+    Capture,
 }
 
 /// How each input is made from `disk.raw`: its name, then the lines.
@@ -86,15 +89,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
     fs::create_dir_all(&arguments.dir)?;
     let bench = Bench { dir: fs::canonicalize(&arguments.dir)?, arguments };
-    if arguments.what == What::Launch {
-        return launch::run(&bench);
-    }
-    bench.prepare()?;
     match arguments.what {
-        What::Launch => launch::run(&bench),
-        What::Table => bench.table(),
-        What::Layers => layers::run(&bench),
+        What::Launch => return launch::run(&bench),
+        What::Capture => return capture::run(&bench),
+        What::Table | What::Layers => bench.prepare()?,
     }
+    if arguments.what == What::Layers { layers::run(&bench) } else { bench.table() }
 }
 
 /// One session of measuring.
