@@ -499,7 +499,7 @@ fn debian_goes_from_image_to_machine_to_image_to_machines() {
     host.0.tool("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", "key"]);
     let key = std::fs::read_to_string(host.0.path("key.pub")).unwrap();
     let data = format!(
-        "#cloud-config\nusers:\n  - name: ada\n    shell: /bin/bash\n    sudo: ALL=(ALL) NOPASSWD:ALL\n    \
+        "#cloud-config\nlocale: C.UTF-8\nusers:\n  - name: ada\n    shell: /bin/bash\n    sudo: ALL=(ALL) NOPASSWD:ALL\n    \
          ssh_authorized_keys: [\"{}\"]\nwrite_files:\n  - path: /etc/kiln-marker\n    content: by cloud-init\n  \
          - path: /opt/bank.py\n    content: |\n{}",
         key.trim(),
@@ -516,7 +516,7 @@ fn debian_goes_from_image_to_machine_to_image_to_machines() {
     host.kiln(&["launch", "debian:12", "web", "--user-data", "user-data", "--cpus", "2"]).exits(0);
     there("web", "cloud-init");
     there("web", "ssh");
-    assert_eq!(inside("web", "cat /etc/kiln-marker; hostname"), "by cloud-init\nweb");
+    assert_eq!(inside("web", "cat /etc/kiln-marker; echo; hostname"), "by cloud-init\nweb");
     let view = host.machine("web");
     let uuid = inside("web", "sudo cat /sys/class/dmi/id/product_uuid");
     assert_eq!(uuid.to_lowercase(), view["uuid"].as_str().unwrap());
@@ -579,7 +579,7 @@ fn debian_goes_from_image_to_machine_to_image_to_machines() {
     there("twin-2", "ssh");
     assert_eq!(host.machine("twin-2")["aside"], Value::Array(Vec::new()), "the broken disk is let go");
     assert_eq!(
-        inside("twin-2", "cat /etc/kiln-marker; test -e /var/changed || echo gone"),
+        inside("twin-2", "cat /etc/kiln-marker; echo; test -e /var/changed || echo gone"),
         "by cloud-init\ngone"
     );
     assert_eq!(inside("twin-2", "sudo head -c 5 /dev/disk/by-id/virtio-disk1"), "kept");
