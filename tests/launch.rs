@@ -256,7 +256,9 @@ fn kiln_killed_at_any_moment_of_a_batch_leaves_all_or_nothing() {
         assert_eq!(names_in(&host.0.store().join("staging")), Vec::<String>::new());
     }
     assert!(none > 0, "{none} {whole}");
-    let folders = names_in(&host.0.store().join("instances")).len();
+    // A busy machine may have come to none.
+    let instances = host.0.store().join("instances");
+    let folders = if instances.exists() { names_in(&instances).len() } else { 0 };
     assert_eq!(folders, whole * 8);
     if let Some(one) = host.machines().first() {
         host.kiln(&["start", one["id"].as_str().unwrap()]).exits(0);
