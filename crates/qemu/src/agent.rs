@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use crate::channel::{Channel, Limits};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Problem, Result};
 use crate::lines::Lines;
 
 /// Begins the answer to `guest-sync-delimited`, and makes the agent forget half a command.
@@ -55,7 +55,7 @@ impl Agent {
     /// Begins a conversation: an agent that lives has answered when this returns.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] when nobody answers; [`Error::Malformed`] when what answers is no agent.
+    /// [`crate::Error::TimedOut`] when nobody answers; [`crate::Error::Malformed`] when what answers is no agent.
     pub fn connect(channel: Channel, limits: Limits) -> Result<Self> {
         let lines = Lines::new(channel, limits.reply_bytes.min(MAX_REPLY));
         let mut agent = Self { lines, reply_time: limits.reply_time };
@@ -91,31 +91,15 @@ impl Agent {
     /// Runs a command; `arguments` is an object.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the agent's words; anything that makes the conversation useless.
+    /// [`crate::Error::Refused`] with the agent's words; anything that makes the conversation useless.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.lines.channel.allow(self.reply_time);
         let mut message = Map::new();
         message.insert("execute".to_owned(), command.into());
         message.insert("arguments".to_owned(), arguments);
         self.lines.send(&Value::Object(message))?;
-        let mut reply = self.lines.next_object()?;
-        if let Some(value) = reply.remove("return") {
-            return Ok(value);
-        }
-        Err(self.refusal(command, &reply))
-    }
-
-    fn refusal(&self, command: &str, reply: &Map<String, Value>) -> Error {
-        let text = |field| Some(reply.get("error")?.get(field)?.as_str()?.to_owned());
-        match (text("class"), text("desc")) {
-            (Some(class), Some(description)) => Error::Refused {
-                peer: self.lines.channel.peer().to_owned(),
-                command: command.to_owned(),
-                class,
-                description,
-            },
-            _ => self.lines.channel.malformed(Problem::Field { field: "error" }),
-        }
+        let reply = self.lines.next_object()?;
+        self.lines.outcome(command, reply)
     }
 
     /// What it says about itself.

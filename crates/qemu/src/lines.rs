@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::channel::Channel;
-use crate::error::{Problem, Result};
+use crate::error::{Error, Problem, Result};
 
 /// Reads of this size. QMP's answers are mostly shorter.
 const CHUNK: usize = 16 << 10;
@@ -79,7 +79,7 @@ impl Lines {
         self.pending.get(self.searched..).is_some_and(|fresh| fresh.contains(&b'\n'))
     }
 
-    fn too_long(&self) -> crate::Error {
+    fn too_long(&self) -> Error {
         self.channel.malformed(Problem::TooLong { allowed: self.max_len })
     }
 
@@ -87,6 +87,23 @@ impl Lines {
     pub(crate) fn next_object(&mut self) -> Result<Map<String, Value>> {
         let line = self.next_line()?;
         serde_json::from_slice(&line).map_err(|_| self.channel.malformed(Problem::NotJson))
+    }
+
+    /// What an answer to `command` says: the value that it returns, or the refusal.
+    pub(crate) fn outcome(&self, command: &str, mut reply: Map<String, Value>) -> Result<Value> {
+        if let Some(value) = reply.remove("return") {
+            return Ok(value);
+        }
+        let text = |field| Some(reply.get("error")?.get(field)?.as_str()?.to_owned());
+        Err(match (text("class"), text("desc")) {
+            (Some(class), Some(description)) => Error::Refused {
+                peer: self.channel.peer().to_owned(),
+                command: command.to_owned(),
+                class,
+                description,
+            },
+            _ => self.channel.malformed(Problem::Field { field: "error" }),
+        })
     }
 
     pub(crate) fn send(&mut self, message: &Value) -> Result<()> {

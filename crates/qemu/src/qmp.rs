@@ -89,7 +89,7 @@ impl Client {
         message.insert("id".to_owned(), id.into());
         self.lines.send(&Value::Object(message))?;
         loop {
-            let mut reply = self.lines.next_object()?;
+            let reply = self.lines.next_object()?;
             if reply.contains_key("event") {
                 self.remember(reply);
                 continue;
@@ -98,23 +98,7 @@ impl Client {
             if reply.get("id").and_then(Value::as_u64) != Some(id) {
                 continue;
             }
-            if let Some(value) = reply.remove("return") {
-                return Ok(value);
-            }
-            return Err(self.refusal(command, &reply));
-        }
-    }
-
-    fn refusal(&self, command: &str, reply: &Map<String, Value>) -> Error {
-        let text = |field| Some(reply.get("error")?.get(field)?.as_str()?.to_owned());
-        match (text("class"), text("desc")) {
-            (Some(class), Some(description)) => Error::Refused {
-                peer: self.lines.channel.peer().to_owned(),
-                command: command.to_owned(),
-                class,
-                description,
-            },
-            _ => self.lines.channel.malformed(Problem::Field { field: "error" }),
+            return self.lines.outcome(command, reply);
         }
     }
 
