@@ -34,7 +34,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
         Some(path) => fs::canonicalize(path)?,
         None => Fixture::Debian12.ensure()?,
     };
-    let wanted = |part: &str| bench.arguments.only.is_empty() || part.contains(&bench.arguments.only);
+    let only = &bench.arguments.only;
+    let wanted = |part: &str| only.is_empty() || only.iter().any(|words| part.contains(words.as_str()));
     let mut text =
         String::from("| job | kiln | peer | ratio | to reach | |\n|---|---:|---:|---:|---:|---|\n");
     let mut missed = 0;

@@ -56,25 +56,22 @@ pub(super) fn render(rows: &[Measured]) -> String {
 }
 
 /// The spread and the lines behind the table, for who wants to judge it.
-pub(super) fn details(rows: &[Measured]) -> String {
-    let mut text = String::new();
-    for measured in rows {
-        text.push_str(&format!("{}\n", measured.row.job));
-        let mut side = |line: &str, summary: &Summary| {
-            text.push_str(&format!(
-                "  {line}\n    median {}, {} to {}, peak {} MiB\n",
-                time(summary.median),
-                time(summary.fastest),
-                time(summary.slowest),
-                summary.peak >> 20
-            ));
-        };
-        if let Some(ours) = &measured.ours {
-            side(&measured.row.kiln, ours);
-        }
-        if let Some((line, peer)) = &measured.peer {
-            side(line, peer);
-        }
+pub(super) fn details(measured: &Measured) -> String {
+    let mut text = format!("{}\n", measured.row.job);
+    let mut side = |line: &str, summary: &Summary| {
+        text.push_str(&format!(
+            "  {line}\n    median {}, {} to {}, peak {} MiB\n",
+            time(summary.median),
+            time(summary.fastest),
+            time(summary.slowest),
+            summary.peak >> 20
+        ));
+    };
+    if let Some(ours) = &measured.ours {
+        side(&measured.row.kiln, ours);
+    }
+    if let Some((line, peer)) = &measured.peer {
+        side(line, peer);
     }
     text
 }
