@@ -49,22 +49,16 @@ fn debian_disk_is_one_image_whatever_file_holds_it_and_its_exports_boot() {
     assert_eq!(list["images"].as_array().unwrap().len(), 4);
     sandbox.kiln(["store", "fsck", "--read-data"]).exits(0);
 
-    for (name, qemu, words, firmware) in [
-        ("out.qcow2", "qcow2", &["-c"][..], Firmware::Bios),
-        ("out.vhd", "vpc", &[], Firmware::Uefi),
-        ("out.raw", "raw", &[], Firmware::Bios),
-    ] {
+    for (name, qemu, words) in
+        [("out.qcow2", "qcow2", &["-c"][..]), ("out.raw", "raw", &[]), ("out.vhd", "vpc", &[])]
+    {
         sandbox.kiln(["export", "debian:raw", name].iter().chain(words)).exits(0);
         sandbox.tool("qemu-img", ["compare", "-f", "raw", "-F", qemu, disk, name]);
-        let guest = Guest { firmware, ..Guest::new(sandbox.path(name), qemu) };
-        let booted = guest.boot_to_login().unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(booted.console.contains("login: "), "{name}");
-        std::fs::remove_file(sandbox.path(name)).unwrap();
     }
-    // The layer as the store keeps it boots as well.
-    let shown = sandbox.kiln(["show", "--json", "debian:raw"]).exits(0).json("kiln.show.v1");
-    let guest = Guest::new(shown["layer_paths"][0].as_str().unwrap(), "qcow2");
-    guest.boot_to_login().unwrap_or_else(|error| panic!("the layer: {error}"));
+    // One start is enough for what was compared; the layer as the store keeps it is started by every launch.
+    let guest = Guest { firmware: Firmware::Uefi, ..Guest::new(sandbox.path("out.vhd"), "vpc") };
+    let booted = guest.boot_to_login().unwrap_or_else(|error| panic!("{error}"));
+    assert!(booted.console.contains("login: "));
 }
 
 #[test]
