@@ -1,4 +1,5 @@
-//! Faults at every I/O system call of the commands that change a store: death, a full disk, a broken disk.
+//! Faults at every I/O system call of the commands that change a store: death, a full disk, a broken disk, the end of
+//! the power.
 //!
 //! Whatever happens, after the next command the store is as it was before or as it is after: never between, and
 //! never without what was acknowledged. A sample runs with every test; all of it with `make torture`
@@ -9,7 +10,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-use kiln_testkit::fault::{Ended, Fault, run};
+use kiln_testkit::fault::{Ended, Fault, run, run_on};
+use kiln_testkit::power::{Ledger, Loss};
 
 use crate::support::Sandbox;
 
@@ -63,19 +65,17 @@ impl Bench {
     }
 
     fn run(&self, words: &[&str], fault: Fault) -> Ended {
-        let words: Vec<&OsStr> = words
-            .iter()
-            .map(|word| {
-                OsStr::new(match *word {
-                    "STORE" => "store",
-                    "OTHER" => "other",
-                    "FILE" => "c.raw",
-                    other => other,
-                })
-            })
-            .collect();
+        run(self.sandbox.command("/bin/sh"), OsStr::new(env!("CARGO_BIN_EXE_kiln")), &placed(words), fault)
+    }
+
+    /// Runs until a call, and then the power fails.
+    fn run_to_power_failure(&self, words: &[&str], at: u64, loss: Loss) -> Ended {
+        let mut ledger = Ledger::of(&self.sandbox.path("store"));
         let shell = self.sandbox.command("/bin/sh");
-        run(shell, OsStr::new(env!("CARGO_BIN_EXE_kiln")), &words, fault)
+        let kiln = OsStr::new(env!("CARGO_BIN_EXE_kiln"));
+        let ended = run_on(shell, kiln, &placed(words), Fault::KillAt(at), &mut ledger);
+        ledger.cut(loss);
+        ended
     }
 
     /// What a user sees of the store: names, digests, shares. The check of the store must be clean, data included.
@@ -110,6 +110,16 @@ impl Bench {
     }
 }
 
+fn placed<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
+    let place = |word: &'a str| match word {
+        "STORE" => "store",
+        "OTHER" => "other",
+        "FILE" => "c.raw",
+        other => other,
+    };
+    words.iter().map(|word| OsStr::new(place(word))).collect()
+}
+
 fn copy_tree(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());
@@ -122,11 +132,11 @@ fn points(calls: u64, sample: u64) -> Vec<u64> {
     (1..=calls).step_by(usize::try_from(step).unwrap()).collect()
 }
 
-/// A kind of fault, and the fault of that kind at a call.
-type Strike = (&'static str, fn(u64) -> Fault);
+/// What strikes: what is said of it, and the run of a command that it strikes at a call.
+type Strike = (&'static str, fn(&Bench, &[&str], u64) -> Ended);
 
 #[allow(clippy::print_stdout, reason = "the counts are what `make torture` is for")]
-fn torture(command: &str, faults: &[Strike], sample: u64) {
+fn torture(command: &str, strikes: &[(Strike, u64)]) {
     let (name, words) = COMMANDS.into_iter().find(|(name, _)| *name == command).unwrap();
     let bench = Bench::new();
     bench.reset();
@@ -135,13 +145,14 @@ fn torture(command: &str, faults: &[Strike], sample: u64) {
     assert_eq!(clean.code, Some(0), "{name}");
     let after = bench.state(name);
     assert!(clean.calls > 20, "{name} makes {} calls", clean.calls);
-    for (kind, fault) in faults {
+    for ((kind, strike), sample) in strikes {
         let (mut runs, mut done) = (0, 0);
         let mut struck: BTreeMap<&str, u64> = BTreeMap::new();
-        for at in points(clean.calls, sample) {
+        // Behind the last call as well: what was acknowledged must outlive the power.
+        for at in points(clean.calls, *sample).into_iter().chain([clean.calls + 1]) {
             bench.reset();
-            let ended = bench.run(words, fault(at));
-            let about = format!("{name}, {kind} at call {at} ({:?})", ended.struck);
+            let ended = strike(&bench, words, at);
+            let about = format!("{name}, {kind} call {at} ({:?})", ended.struck);
             let state = bench.state(&about);
             runs += 1;
             *struck.entry(ended.struck.unwrap_or("none")).or_default() += 1;
@@ -153,21 +164,28 @@ fn torture(command: &str, faults: &[Strike], sample: u64) {
             done += u64::from(state == after);
         }
         println!(
-            "{name}: {kind} at {runs} of {} calls: {done} times done, else as before; at {struck:?}",
+            "{name}: {kind} {runs} of {} calls: {done} times done, else as before; at {struck:?}",
             clean.calls
         );
     }
 }
 
-const KILL: Strike = ("killed", Fault::KillAt);
-const FULL: Strike = ("disk full from", |at| Fault::FailFrom(at, ENOSPC));
-const BROKEN: Strike = ("one I/O error", |at| Fault::FailAt(at, EIO));
+const KILL: Strike = ("killed at", |bench, words, at| bench.run(words, Fault::KillAt(at)));
+const FULL: Strike = ("disk full from", |bench, words, at| bench.run(words, Fault::FailFrom(at, ENOSPC)));
+const BROKEN: Strike = ("one I/O error at", |bench, words, at| bench.run(words, Fault::FailAt(at, EIO)));
+const DEAD: Strike = ("only I/O errors from", |bench, words, at| bench.run(words, Fault::FailFrom(at, EIO)));
+const DARK: Strike = ("power lost, with all that was not synced, at", |bench, words, at| {
+    bench.run_to_power_failure(words, at, Loss::Everything)
+});
+const BLANK: Strike = ("power lost, with the bytes that were not synced, at", |bench, words, at| {
+    bench.run_to_power_failure(words, at, Loss::Bytes)
+});
 
 macro_rules! tortures {
     ($($test:ident $command:literal;)*) => {
         $(#[test]
         fn $test() {
-            torture($command, &[KILL, FULL, BROKEN], 8);
+            torture($command, &[(KILL, 7), (FULL, 7), (BROKEN, 5), (DEAD, 3), (DARK, 5), (BLANK, 5)]);
         })*
     };
 }

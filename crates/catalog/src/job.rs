@@ -54,6 +54,10 @@ impl JobDir {
         let path = self.path.join("intent.json");
         let text = serde_json::to_string(intent).unwrap_or_default();
         write_whole(&path, &text, Existing::Replace)?;
+        // The directory's own name as well: an intent that a power failure takes away with it settles nothing.
+        if let Some(staging) = self.path.parent() {
+            sync_dir(staging)?;
+        }
         self.unsettled = true;
         Ok(())
     }

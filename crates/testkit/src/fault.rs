@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -16,6 +17,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+use crate::power::Ledger;
 
 /// What happens, and when. Calls are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,25 @@ const CALLS: [(i64, &str, bool); 26] = [
 ///
 /// # Panics
 /// When the program cannot be run or traced: tests cannot go on then.
-pub fn run(mut shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) -> Ended {
+pub fn run(shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) -> Ended {
+    trace(shell, program, words, fault, None)
+}
+
+/// As [`run`], and writes into the ledger what the program has synced.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_on(shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault, ledger: &mut Ledger) -> Ended {
+    trace(shell, program, words, fault, Some(ledger))
+}
+
+fn trace(
+    mut shell: Command,
+    program: &OsStr,
+    words: &[&OsStr],
+    fault: Fault,
+    ledger: Option<&mut Ledger>,
+) -> Ended {
     // The shell waits for a line, so that nothing has happened when the tracer arrives.
     let command = shell.args(["-c", "read _ && exec \"$0\" \"$@\""]).arg(program).args(words);
     let mut child =
@@ -92,23 +113,36 @@ pub fn run(mut shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) 
     ptrace::seize(pid, options).unwrap();
     ptrace::interrupt(pid).unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let ended = Tracer { fault, calls: 0, struck: None, begun: false, inside: BTreeMap::new() }.follow(pid);
+    let ended =
+        Tracer { fault, ledger, calls: 0, struck: None, begun: false, inside: BTreeMap::new() }.follow(pid);
     // Reaped already; this only closes what is left of the handle.
     let _ = child.try_wait();
     ended
 }
 
-struct Tracer {
+/// The system call that a thread is in.
+#[derive(Debug, Clone, Copy)]
+enum Inside {
+    /// One that goes its way.
+    Call,
+    /// One that is not made, and answers this error.
+    Refused(i32),
+    /// A sync of this descriptor.
+    Sync(u64),
+}
+
+struct Tracer<'a> {
     fault: Fault,
+    ledger: Option<&'a mut Ledger>,
     calls: u64,
     struck: Option<&'static str>,
     /// Whether the shell has become the program.
     begun: bool,
-    /// Threads in a system call, with the error that it is to answer.
-    inside: BTreeMap<i32, Option<i32>>,
+    /// Threads in a system call.
+    inside: BTreeMap<i32, Inside>,
 }
 
-impl Tracer {
+impl Tracer<'_> {
     fn follow(mut self, root: Pid) -> Ended {
         let mut code = None;
         loop {
@@ -134,7 +168,7 @@ impl Tracer {
                 Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
                     if event == libc::PTRACE_EVENT_EXEC {
                         self.begun = true;
-                        self.inside.insert(pid.as_raw(), None);
+                        self.inside.insert(pid.as_raw(), Inside::Call);
                     }
                     let _ = ptrace::syscall(pid, None);
                 }
@@ -152,16 +186,11 @@ impl Tracer {
 
     /// A thread goes into a system call or comes out of it; answers whether everything is to be killed.
     fn at_call(&mut self, pid: Pid) -> bool {
-        if let Some(error) = self.inside.remove(&pid.as_raw()) {
-            if let Some(error) = error
-                && let Ok(mut registers) = ptrace::getregs(pid)
-            {
-                registers.rax = u64::from_ne_bytes(i64::from(-error).to_ne_bytes());
-                let _ = ptrace::setregs(pid, registers);
-            }
+        if let Some(inside) = self.inside.remove(&pid.as_raw()) {
+            self.out_of_call(pid, inside);
             return false;
         }
-        self.inside.insert(pid.as_raw(), None);
+        self.inside.insert(pid.as_raw(), Inside::Call);
         let Ok(mut registers) = ptrace::getregs(pid) else { return false };
         let number = i64::from_ne_bytes(registers.orig_rax.to_ne_bytes());
         let Some((_, name, fails)) = CALLS.iter().find(|(call, ..)| *call == number) else { return false };
@@ -169,6 +198,9 @@ impl Tracer {
             return false;
         }
         self.calls += 1;
+        if matches!(*name, "fsync" | "fdatasync") {
+            self.inside.insert(pid.as_raw(), Inside::Sync(registers.rdi));
+        }
         let error = match self.fault {
             Fault::None => return false,
             Fault::KillAt(at) => {
@@ -186,8 +218,25 @@ impl Tracer {
             self.struck = self.struck.or(Some(name));
             registers.orig_rax = u64::MAX;
             let _ = ptrace::setregs(pid, registers);
-            self.inside.insert(pid.as_raw(), Some(error));
+            self.inside.insert(pid.as_raw(), Inside::Refused(error));
         }
         false
+    }
+
+    fn out_of_call(&mut self, pid: Pid, inside: Inside) {
+        let Ok(mut registers) = ptrace::getregs(pid) else { return };
+        match (inside, &mut self.ledger) {
+            (Inside::Refused(error), _) => {
+                registers.rax = u64::from_ne_bytes(i64::from(-error).to_ne_bytes());
+                let _ = ptrace::setregs(pid, registers);
+            }
+            (Inside::Sync(descriptor), Some(ledger)) if registers.rax == 0 => {
+                let handle = PathBuf::from(format!("/proc/{pid}/fd/{descriptor}"));
+                if let Ok(path) = std::fs::read_link(&handle) {
+                    ledger.synced(&path, &handle);
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -12,6 +12,8 @@ pub mod micro;
 mod model;
 pub mod oracle;
 pub mod ova;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod power;
 pub mod qcow2;
 pub mod tar;
 pub mod vdi;
