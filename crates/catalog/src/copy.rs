@@ -12,7 +12,7 @@ use kiln_disk::{ByteSource, Error as DiskError, Event, FileOffset, FileSource, O
 use crate::error::{Error, Refusal, Result, io};
 use crate::id::ImageId;
 use crate::job::Job;
-use crate::jobs::{Resume, len_of};
+use crate::jobs::{CopyResume, Resume, len_of};
 use crate::layout::create_new;
 use crate::manifest::{LayerRecord, Manifest, Origin, OriginKind};
 use crate::name::NameTag;
@@ -55,9 +55,9 @@ impl Store {
             return job.publish_upon(draft, &image.manifest.layers, &[], if_taken, observer);
         }
         let from = std::fs::canonicalize(self.path()).map_err(|source| io("find", self.path(), source))?;
-        let resume =
-            Resume { from, image: id.clone(), name: name.to_string(), replace: if_taken == IfTaken::MoveTag };
-        let job = to.begin_job("copy", &what, Vec::new(), Some(resume))?;
+        let replace = if_taken == IfTaken::MoveTag;
+        let resume = CopyResume { from, image: id.clone(), name: name.to_string(), replace };
+        let job = to.begin_job("copy", &what, Vec::new(), Some(Resume::Copy(resume)))?;
         self.copy_into(&image, to, job, name, if_taken, observer)
     }
 

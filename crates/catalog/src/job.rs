@@ -72,8 +72,9 @@ impl JobDir {
         self.kept = true;
     }
 
-    /// Everything announced is settled.
+    /// Everything announced is settled: nobody has to go on with this.
     pub(crate) fn settled(&mut self) -> Result<()> {
+        remove_file(&self.path.join("job.json"))?;
         remove_file(&self.path.join("intent.json"))?;
         self.unsettled = false;
         Ok(())
@@ -193,6 +194,16 @@ pub(crate) fn settle(store: &Store, index: &Index, intent: &Intent) -> Result<()
     Ok(())
 }
 
+/// Whether what a job was about to publish is there.
+fn is_published(index: &Index, intent: &Intent) -> Result<bool> {
+    for id in &intent.images {
+        if index.texts(id)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Gives a document of an image the bytes that its row says, or none.
 fn settle_file(layout: &Layout, id: &ImageId, path: &Path, text: Option<&str>) -> Result<()> {
     match text {
@@ -285,14 +296,16 @@ fn clear(store: &Store, path: &Path, index: &mut Option<Index>) -> Result<()> {
                 Some(open) => open,
                 None => store.index()?,
             };
-            let settled = settle(store, &open, &intent);
+            let settled = settle(store, &open, &intent).and_then(|()| is_published(&open, &intent));
             *index = Some(open);
-            settled?;
+            if settled? {
+                return remove_tree(path);
+            }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io("read", &intent_path, error)),
     }
-    if jobs::may_go_on(path) {
+    if jobs::keep_for_resume(path)? {
         return remove_file(&intent_path).map(drop);
     }
     remove_tree(path)

@@ -16,10 +16,10 @@ use kiln_disk::{Event, Existing, Observer};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::error::{Refusal, Result, io};
+use crate::error::{Error, Refusal, Result, io};
 use crate::id::ImageId;
 use crate::job::{Job, JobDir, scratch_dir};
-use crate::layout::{FILE_MODE, create_new, names_in, remove_tree, write_whole};
+use crate::layout::{FILE_MODE, create_new, names_in, remove_file, remove_tree, write_whole};
 use crate::lock::{self, Share};
 use crate::store::Store;
 
@@ -44,10 +44,31 @@ pub struct JobFacts {
     pub resume: Option<Resume>,
 }
 
+/// How to go on with a job whose process is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// A copy between stores: what has arrived is kept in the job's directory.
+    Copy(CopyResume),
+    /// A command that is to be given again. Nothing is kept in the job's directory; what it downloaded is kept by the
+    /// store, under its URL.
+    Command(CommandResume),
+}
+
+/// A command, as it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandResume {
+    /// The folder that its paths start in.
+    pub folder: PathBuf,
+    /// Its words, without the name of the program. No secret is among them.
+    pub words: Vec<String>,
+}
+
 /// How to go on with a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Resume {
+pub struct CopyResume {
     /// The store that it copies from.
     pub from: PathBuf,
     /// The image there.
@@ -83,7 +104,7 @@ pub struct JobView {
 }
 
 impl Store {
-    /// Starts a job that other processes can see.
+    /// Starts a job that other processes can see. What an earlier run of the same command has left is forgotten.
     ///
     /// # Errors
     /// [`kiln_disk::Error::Io`], [`Refusal::Busy`].
@@ -95,6 +116,9 @@ impl Store {
         resume: Option<Resume>,
     ) -> Result<Job> {
         let _lock = self.exclusive()?;
+        if let Some(Resume::Command(_)) = &resume {
+            self.forget(resume.as_ref())?;
+        }
         let dir = scratch_dir(&self.layout)?;
         let facts = JobFacts {
             kind: kind.to_owned(),
@@ -107,6 +131,18 @@ impl Store {
         let text = serde_json::to_string_pretty(&facts).unwrap_or_default();
         write_whole(&dir.path().join("job.json"), &text, Existing::Keep)?;
         Ok(Job { store: self.clone(), dir, signer: None })
+    }
+
+    /// Clears away what dead processes of the account have left to go on with in this way. The caller holds the
+    /// store's exclusive lock.
+    fn forget(&self, resume: Option<&Resume>) -> Result<()> {
+        for job in self.jobs()? {
+            let dir = self.layout.staging().join(&job.id);
+            if !job.running && job.facts.resume.as_ref() == resume && !dir.join("intent.json").exists() {
+                remove_tree(&dir)?;
+            }
+        }
+        Ok(())
     }
 
     /// The jobs of the account, running and left, oldest first.
@@ -155,14 +191,31 @@ impl Store {
         Ok(job)
     }
 
-    /// Takes over a job whose process is gone.
+    /// How to go on with a job.
     ///
     /// # Errors
     /// [`Refusal::NoJob`]; [`Refusal::NotResumable`] while it runs, or when it has to begin anew.
-    pub(crate) fn take_over(&self, id: &str) -> Result<(Job, Resume)> {
+    pub fn how_to_resume(&self, id: &str) -> Result<Resume> {
+        let job = self.job_named(id)?;
+        let refuse = |reason| Error::from(Refusal::NotResumable { id: job.id.clone(), reason });
+        if job.running {
+            return Err(refuse("it is running"));
+        }
+        job.facts.resume.ok_or_else(|| refuse("it has to begin anew"))
+    }
+
+    /// Takes over a copy whose process is gone.
+    ///
+    /// # Errors
+    /// As [`Store::how_to_resume`]; for what is not a copy as well.
+    pub(crate) fn take_over(&self, id: &str) -> Result<(Job, CopyResume)> {
         let job = self.job_named(id)?;
         let refuse = |reason| Refusal::NotResumable { id: job.id.clone(), reason };
-        let resume = job.facts.resume.clone().ok_or_else(|| refuse("it has to begin anew"))?;
+        let resume = match job.facts.resume.clone() {
+            Some(Resume::Copy(resume)) => resume,
+            Some(Resume::Command(_)) => return Err(refuse("its command has to be given again").into()),
+            None => return Err(refuse("it has to begin anew").into()),
+        };
         let _lock = self.exclusive()?;
         let dir = self.layout.staging().join(&job.id);
         if !dir.is_dir() {
@@ -205,11 +258,23 @@ fn is_running(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Whether the job of a dead process is one that another may go on with.
-pub(crate) fn may_go_on(dir: &Path) -> bool {
+/// Takes away what is not needed to go on with the job of a dead process; answers whether another may go on with it.
+pub(crate) fn keep_for_resume(dir: &Path) -> Result<bool> {
     let limit = Timestamp::now() - SignedDuration::from_hours(24 * KEPT_DAYS);
-    let fresh = |facts: JobFacts| facts.resume.is_some() && facts.started_at > limit;
-    facts_in(dir).is_some_and(fresh) && !dir.join("cancel").exists()
+    let fresh = facts_in(dir).filter(|facts| facts.started_at > limit && !dir.join("cancel").exists());
+    match fresh.and_then(|facts| facts.resume) {
+        None => Ok(false),
+        Some(Resume::Copy(_)) => Ok(true),
+        Some(Resume::Command(_)) => {
+            for name in names_in(dir)? {
+                if !["job.json", "lock", "progress.json"].contains(&name.as_str()) {
+                    let path = dir.join(&name);
+                    if path.is_dir() { remove_tree(&path)? } else { remove_file(&path).map(drop)? }
+                }
+            }
+            Ok(true)
+        }
+    }
 }
 
 impl Job {

@@ -91,7 +91,7 @@ pub use fsck::{FsckOptions, FsckReport, Repaired};
 pub use id::{BadId, ImageId, InstanceId, LayerId};
 pub use instances::{InstanceRecord, SCHEMA as INSTANCE_SCHEMA};
 pub use job::Job;
-pub use jobs::{JobFacts, JobView, KEPT_DAYS, Progress, Resume, Watched};
+pub use jobs::{CommandResume, CopyResume, JobFacts, JobView, KEPT_DAYS, Progress, Resume, Watched};
 pub use key::{KeyProblem, KeyRing, KnownKey, PrivateKey, PublicKey, read_public};
 pub use life::Attributes;
 pub use locate::{Places, locate};

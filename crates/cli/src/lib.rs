@@ -40,7 +40,7 @@ pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCod
         Err(error) => return refuse_arguments(&error, &args).into(),
     };
     let json = cli.global.json;
-    let mut session = Session::new(&cli.global);
+    let mut session = Session::new(&cli.global, args.into_iter().skip(1).collect());
     let result = commands::run(cli.command, &mut session);
     session.reporter.clear();
     let result = result.and_then(|answer| session.printer.flush().map(|()| answer));

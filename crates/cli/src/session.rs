@@ -1,5 +1,6 @@
 //! What every command is given: the way out, the watcher, the store's place.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -48,10 +49,12 @@ pub(crate) struct Session {
     pub(crate) store: Option<PathBuf>,
     pub(crate) account: Option<String>,
     pub(crate) config: Option<PathBuf>,
+    /// The words of the command line, without the program's name.
+    pub(crate) words: Vec<OsString>,
 }
 
 impl Session {
-    pub(crate) fn new(args: &GlobalArgs) -> Self {
+    pub(crate) fn new(args: &GlobalArgs, words: Vec<OsString>) -> Self {
         let verbosity = match (args.quiet, args.verbose) {
             (true, _) => Verbosity::Quiet,
             (false, true) => Verbosity::Verbose,
@@ -69,6 +72,7 @@ impl Session {
             store: args.store.clone(),
             account: args.account.clone(),
             config: args.config.clone(),
+            words,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
-    CheckRecord, FindingCount, IfTaken, Job, NameTag, PrivateKey, SignerRecord, Store, check_description,
+    CheckRecord, FindingCount, IfTaken, Job, NameTag, PrivateKey, Resume, SignerRecord, Store,
+    check_description,
 };
 use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Findings, Limits, Observer, pipeline};
@@ -20,7 +21,7 @@ use crate::arrival::{Arrival, Decodable, Passage, Way, decodable};
 use crate::checksum::{Expect, Expected, base_name};
 use crate::error::{Error, Refusal, Result};
 use crate::evidence::Evidence;
-use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url};
+use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url, shown_url};
 use crate::signature::SignatureWish;
 use crate::tap::Tap;
 use kiln_format::layer::LayerStyle;
@@ -123,6 +124,8 @@ pub struct Request {
     pub raw_digest: bool,
     /// The program and its version, for the record: `kiln 0.1.0`.
     pub tool: String,
+    /// How another process can go on when this one dies; none when it cannot.
+    pub resume: Option<Resume>,
 }
 
 impl Request {
@@ -151,15 +154,25 @@ impl Request {
             source_digest: SourceDigest::Auto,
             raw_digest: false,
             tool: concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
+            resume: None,
         }
+    }
+
+    /// What is being imported, for people who look at running work.
+    fn title(&self) -> String {
+        let from = match &self.input {
+            Input::File(path) => path.display().to_string(),
+            Input::Stream { file_name, .. } => file_name.clone().unwrap_or_else(|| "a pipe".to_owned()),
+            Input::Url { url, .. } => shown_url(url),
+        };
+        format!("{from} to {}", self.name)
     }
 }
 
 /// An import that was looked at and may be run.
 pub struct Plan {
-    pub(crate) store: Store,
-    /// Made by the plan of a stream, whose bytes are in it.
-    pub(crate) job: Option<Job>,
+    /// What other processes see of it, and where it keeps what it makes.
+    pub(crate) job: Job,
     /// The file, where it can be read at any place.
     pub(crate) source: Option<Arc<FileSource>>,
     /// The file on its way, or the download that it came by.
@@ -267,6 +280,9 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     if request.if_taken == IfTaken::Refuse {
         store.check_free(&request.name)?;
     }
+    let job = store.begin_job("import", &request.title(), Vec::new(), request.resume.clone())?;
+    let watched = job.watched(observer);
+    let observer: &dyn Observer = &watched;
     let rules = Rules {
         choice: request.choice,
         part: request.part.clone(),
@@ -278,12 +294,11 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     let gather = |name: Option<&str>| Evidence::gather(store, expect, wish, name, fetch);
     let threads = request.threads.max(1);
     let mut draft = Drafting {
-        store,
         rules,
         budget: Arc::new(Budget::new(request.limits)),
         threads,
         observer,
-        job: None,
+        job,
         facts: PlanFacts {
             file_name: None,
             byte_len: 0,
@@ -358,7 +373,6 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         tool: request.tool,
     };
     Ok(Plan {
-        store: store.clone(),
         job,
         source,
         arrival,
@@ -385,12 +399,11 @@ fn may_fetch(url: &Url, evidence: &Evidence, unproved: bool) -> Result<()> {
 
 /// A plan in the making.
 struct Drafting<'a> {
-    store: &'a Store,
     rules: Rules,
     budget: Arc<Budget>,
     threads: usize,
     observer: &'a dyn Observer,
-    job: Option<Job>,
+    job: Job,
     facts: PlanFacts,
 }
 
@@ -400,13 +413,8 @@ impl Drafting<'_> {
         let bytes: Arc<dyn ByteSource> = Arc::<FileSource>::clone(source);
         self.facts.byte_len = bytes.byte_len();
         let has_wrappers = self.rules.choice != Choice::AsRaw && is_wrapped(bytes.as_ref())?;
-        if (has_wrappers || evidence.over_file.is_some()) && self.job.is_none() {
-            self.job = Some(self.store.begin()?);
-        }
-        if let Some(job) = &self.job {
-            let what = self.facts.file_name.as_deref().unwrap_or("the file");
-            evidence.verify_file(what, source, job)?;
-        }
+        let what = self.facts.file_name.as_deref().unwrap_or("the file");
+        evidence.verify_file(what, source, &self.job)?;
         let mut why = None;
         if has_wrappers && let Some(wrapped) = Wrapped::open(&bytes, self.threads)? {
             match decodable(wrapped, &self.rules)? {
@@ -414,8 +422,7 @@ impl Drafting<'_> {
                 Err(reason) => why = Some(reason),
             }
         }
-        let dir = self.job.as_ref().map_or(self.store.path(), Job::dir);
-        let place = Place { dir, max_len: self.rules.max_disk_bytes, threads: self.threads };
+        let place = Place { dir: self.job.dir(), max_len: self.rules.max_disk_bytes, threads: self.threads };
         let (judged, inside) = judge_inside(&bytes, &self.rules, place, &self.budget, self.observer)?;
         self.facts.judged(&judged, &inside, why);
         Ok(Content::Image(judged.image))
@@ -472,12 +479,7 @@ impl Drafting<'_> {
                 return Err(error);
             }
         };
-        let job = match self.job.take() {
-            Some(job) => job,
-            None => self.store.begin()?,
-        };
-        let landed = coming.land(&job, self.observer)?;
-        self.job = Some(job);
+        let landed = coming.land(&self.job, self.observer)?;
         self.facts.passage.one_pass = false;
         self.facts.passage.reason = Some(why);
         self.facts.passage.scratch_bytes = landed.spooled;

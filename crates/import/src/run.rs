@@ -79,8 +79,7 @@ impl Plan {
 
     fn store_it(self, arrival: Option<&Arrival>, observer: &dyn Observer) -> Result<Outcome> {
         let Self {
-            store,
-            job,
+            mut job,
             source,
             signer,
             key,
@@ -92,13 +91,6 @@ impl Plan {
             started,
             arrival: _,
         } = self;
-        let mut job = match job {
-            Some(job) => job,
-            None => {
-                let from = facts.file_name.as_deref().unwrap_or("a pipe");
-                store.begin_job("import", &format!("{from} to {}", request.name), Vec::new(), None)?
-            }
-        };
         if let Some(key) = key {
             job.sign_with(key);
         }

@@ -1,10 +1,11 @@
 //! `kiln import`: an external disk becomes an image of the store.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_catalog::{DownloadRecord, IfTaken, NameTag, SignerRecord};
+use kiln_catalog::{CommandResume, DownloadRecord, IfTaken, NameTag, Resume, SignerRecord};
 use kiln_disk::digest::{Algorithm, hash_source};
 use kiln_disk::{ByteSource, FileSource, Limits, Severity};
 use kiln_format::{Siblings, Tolerance};
@@ -202,7 +203,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     if let Some(source) = bundle(args)? {
         return take_bundle(args, &source, &name, session);
     }
-    let request = request(args, name.clone())?;
+    let request = Request { resume: resume(args, &session.words), ..request(args, name.clone())? };
     let label = match url(args) {
         Some(url) => kiln_import::shown_url(url),
         None if is_dash(&args.source) => "standard input".to_owned(),
@@ -232,6 +233,21 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
 /// The URL, when the source is one.
 fn url(args: &Args) -> Option<&str> {
     args.source.to_str().filter(|text| kiln_import::is_url(text))
+}
+
+/// How to go on when this process dies: by the same command, unless it reads a pipe or a URL in it holds a secret.
+fn resume(args: &Args, words: &[OsString]) -> Option<Resume> {
+    let words: Vec<String> =
+        words.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>()?;
+    let tells = |word: &String| {
+        let value = word.strip_prefix("--").and_then(|option| option.split_once('='));
+        let value = value.map_or(word.as_str(), |(_, value)| value);
+        kiln_import::is_url(value) && kiln_import::shown_url(value) != value
+    };
+    if args.dry_run || is_dash(&args.source) || words.iter().any(tells) {
+        return None;
+    }
+    Some(Resume::Command(CommandResume { folder: std::env::current_dir().ok()?, words }))
 }
 
 /// The file, when it begins as a bundle does and nothing else was said of it.

@@ -1,19 +1,22 @@
 //! `kiln jobs`, `kiln resume`, `kiln cancel`: running work, seen from another terminal.
 
-use kiln_catalog::JobView;
+use clap::Parser as _;
+use kiln_catalog::{CommandResume, JobView, Resume};
+use kiln_disk::Error as DiskError;
 use serde::Serialize;
 
 use super::ls::{ago, second};
-use crate::error::{Answer, Result};
+use crate::args::{Cli, Command};
+use crate::error::{Answer, CliError, Result};
 use crate::output::{Align, Table};
 use crate::session::Session;
 use crate::subject;
 
-/// List running work and interrupted copies that can go on
+/// List running work, and interrupted imports and copies that can go on
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Go on with an interrupted copy
+/// Go on with an interrupted import or copy
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResumeArgs {
     /// Go on with this job of kiln jobs
@@ -21,7 +24,7 @@ pub(crate) struct ResumeArgs {
     job: String,
 }
 
-/// Stop running work, or clear an interrupted copy away
+/// Stop running work, or forget what was interrupted
 #[derive(Debug, clap::Args)]
 pub(crate) struct CancelArgs {
     /// Stop this job of kiln jobs
@@ -103,10 +106,34 @@ fn record(job: &JobView) -> JobRecord {
 
 pub(crate) fn resume(args: &ResumeArgs, session: &mut Session) -> Result<Answer> {
     let store = subject::open_store(session)?;
-    let published = store.resume(&args.job, &session.reporter)?;
-    session.reporter.clear();
-    super::copy::tell(&published, &store, session)?;
-    Ok(Answer::Yes)
+    match store.how_to_resume(&args.job)? {
+        Resume::Copy(_) => {
+            let published = store.resume(&args.job, &session.reporter)?;
+            session.reporter.clear();
+            super::copy::tell(&published, &store, session)?;
+            Ok(Answer::Yes)
+        }
+        Resume::Command(command) => again(&args.job, command, session),
+    }
+}
+
+/// Gives the command of a job once more, in its folder; the new job takes the place of the old one. How the answer is
+/// printed and which store is meant is said by the words of `resume`.
+fn again(job: &str, command: CommandResume, session: &mut Session) -> Result<Answer> {
+    let program = std::iter::once("kiln".to_owned());
+    let parsed = Cli::try_parse_from(program.chain(command.words.clone())).map(|cli| cli.command);
+    let Ok(Command::Import(args)) = parsed else {
+        let why = format!("the job {job} was begun by another version of kiln");
+        return Err(CliError::usage(
+            "usage.resume",
+            why,
+            "give its command again; kiln cancel forgets the job",
+        ));
+    };
+    std::env::set_current_dir(&command.folder)
+        .map_err(|error| DiskError::io("go to", command.folder.display().to_string(), error))?;
+    session.words = command.words.into_iter().map(Into::into).collect();
+    super::import::run(&args, session)
 }
 
 #[derive(Serialize)]
