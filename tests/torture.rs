@@ -127,7 +127,7 @@ pub(crate) fn points(calls: u64, sample: u64) -> Vec<u64> {
 }
 
 /// A kind of fault, and the fault of that kind at a call.
-type Strike = (&'static str, fn(u64) -> Fault);
+pub(crate) type Strike = (&'static str, fn(u64) -> Fault);
 
 #[allow(clippy::print_stdout, reason = "the counts are what `make torture` is for")]
 fn torture(command: &str, faults: &[Strike], sample: u64) {

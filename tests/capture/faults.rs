@@ -16,7 +16,7 @@ use kiln_testkit::fault::{Children, Fault, run_with};
 use self::bench::{Bench, Mount, overwrite};
 use super::live::{moment, qmp};
 use super::*;
-use crate::torture::{points, whole};
+use crate::torture::{Strike, points, whole};
 
 /// No space left on device; input/output error.
 const ENOSPC: i32 = 28;
@@ -147,7 +147,7 @@ fn cut_conversations(bench: &mut Bench) {
             let deed = cut(at);
             let about = format!("{deed:?} of {total} ({})", commands[number_of(at)]);
             let between = Between::step(&bench.vm.dir, deed).unwrap();
-            let ran = bench.tried(&format!("cut-{number}-{}", done), &about);
+            let ran = bench.tried(&format!("cut-{number}-{done}"), &about);
             done += 1;
             // One capture asks a few times more often than another.
             let kind = if between.has_struck() { "QMP cut" } else { "over before the cut" };
@@ -190,7 +190,7 @@ fn failing_store(bench: &mut Bench) {
     let clean = traced(bench, "counted", Fault::None);
     assert_eq!(clean.code, Some(0));
     bench.images += 1;
-    let faults: [(&str, fn(u64) -> Fault); 2] =
+    let faults: [Strike; 2] =
         [("store full", |at| Fault::FailFrom(at, ENOSPC)), ("store EIO", |at| Fault::FailAt(at, EIO))];
     for (kind, fault) in faults {
         for at in points(clean.calls, 2) {

@@ -22,12 +22,12 @@ impl Libvirt {
         std::fs::create_dir(sandbox.path("run")).unwrap();
         let fixture = Fixture::MicroGuest.ensure().unwrap();
         for name in ["vmlinuz", "initrd-full.img", "ext4.raw"] {
-            std::fs::copy(fixture.join(name), sandbox.path(name)).unwrap();
+            sandbox.tool("cp", [fixture.join(name), sandbox.path(name)]);
         }
         let disk =
             [sandbox.path("ext4.raw"), sandbox.path("domain.qcow2")].map(|path| path.display().to_string());
         sandbox.tool("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", &disk[0], &disk[1]]);
-        std::fs::copy(env!("CARGO_BIN_EXE_kiln"), sandbox.path("kiln")).unwrap();
+        sandbox.tool("cp", [PathBuf::from(env!("CARGO_BIN_EXE_kiln")), sandbox.path("kiln")]);
         std::fs::write(sandbox.path("libvirtd.conf"), "log_outputs=\"3:stderr\"\n").unwrap();
         std::fs::write(sandbox.path("domain.xml"), domain(&sandbox)).unwrap();
         let all = sandbox.path("..").canonicalize().unwrap();

@@ -123,7 +123,7 @@ impl Shared {
         self: &Arc<Self>,
         listener: &UnixListener,
         name: &'static str,
-        pass: fn(&Arc<Self>, UnixStream, UnixStream) -> io::Result<()>,
+        pass: fn(&Arc<Self>, &UnixStream, &UnixStream) -> io::Result<()>,
     ) {
         for client in listener.incoming() {
             let Ok(client) = client else { continue };
@@ -133,11 +133,11 @@ impl Shared {
             // Nobody there: the client sees the end.
             let Ok(server) = UnixStream::connect(self.place(&format!("{name}.real"))) else { continue };
             let copy = Arc::clone(self);
-            std::thread::spawn(move || pass(&copy, client, server));
+            std::thread::spawn(move || pass(&copy, &client, &server));
         }
     }
 
-    fn converse(self: &Arc<Self>, client: UnixStream, server: UnixStream) -> io::Result<()> {
+    fn converse(self: &Arc<Self>, client: &UnixStream, server: &UnixStream) -> io::Result<()> {
         let pending = Arc::new(Mutex::new(Awaited::Nothing));
         let (shared, awaited) = (Arc::clone(self), Arc::clone(&pending));
         let (mut to_client, from_server) = (client.try_clone()?, BufReader::new(server.try_clone()?));
@@ -210,17 +210,22 @@ impl Shared {
         }
     }
 
-    fn read(self: &Arc<Self>, client: UnixStream, server: UnixStream) -> io::Result<()> {
+    fn read(self: &Arc<Self>, client: &UnixStream, server: &UnixStream) -> io::Result<()> {
         if let Ok(mut reading) = self.reading.lock() {
             reading.push(client.try_clone()?);
             reading.push(server.try_clone()?);
         }
         let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
         std::thread::spawn(move || {
-            let _ = io::copy(&mut from_client, &mut to_server);
+            let mut buf = vec![0; 4096];
+            while let Ok(len @ 1..) = from_client.read(&mut buf) {
+                if to_server.write_all(buf.get(..len).unwrap_or_default()).is_err() {
+                    break;
+                }
+            }
             let _ = to_server.shutdown(Shutdown::Both);
         });
-        let (mut from_server, mut to_client) = (server, client);
+        let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
         let mut buf = vec![0; 64 << 10];
         loop {
             let len = from_server.read(&mut buf)?;

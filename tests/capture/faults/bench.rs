@@ -145,9 +145,8 @@ impl Bench {
         if count != self.images {
             found.push(format!("{count} images, and {} were acknowledged", self.images));
         }
-        for (what, dir) in [("staging", self.sandbox.store().join("staging"))] {
-            found.extend(crate::support::names_in(&dir).into_iter().map(|name| format!("{what} {name}")));
-        }
+        let staging = crate::support::names_in(&self.sandbox.store().join("staging"));
+        found.extend(staging.into_iter().map(|name| format!("staging {name}")));
         found.extend(self.sandbox.temporary_names().into_iter().map(|name| format!("temporary {name}")));
         found
     }

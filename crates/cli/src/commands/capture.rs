@@ -304,7 +304,8 @@ fn text(record: &Record<'_>, outcome: Option<&Outcome>, out: &mut Printer) {
 fn carried(capture: &CaptureRecord) -> Vec<(String, &'static str)> {
     let of = |kind: &'static str| capture.identity.iter().filter(move |one| one.kind == kind);
     let ids = of("machine-id").map(|one| {
-        let advice = "all machines made from it have the same; empty the file in the machine before a capture";
+        let advice =
+            "all machines made from it have the same; empty the file in the machine before a capture";
         (one.path.clone(), advice)
     });
     let mut lines: Vec<_> = ids.collect();
