@@ -46,9 +46,10 @@ e2e: ## End-to-end tests: the Debian disk imported, exported, booted
 	$(XTASK) fixtures
 	cargo test --workspace --locked --no-fail-fast --test e2e -- --ignored --test-threads=2 2>&1 | tee $(LOGS)/e2e.log
 
-torture: ## Faults at every I/O system call of the commands that change a store; prints the counts
+torture: ## Faults at every I/O system call and every step of a capture, 50 captures of programs at work; prints the counts
 	@mkdir -p $(LOGS)
-	KILN_TORTURE=whole cargo test --locked --package kiln-cli --test e2e torture:: -- --nocapture 2>&1 | tee $(LOGS)/torture.log
+	KILN_TORTURE=whole cargo test --locked --package kiln-cli --test e2e -- torture:: capture::faults capture::workload \
+		--include-ignored --nocapture 2>&1 | tee $(LOGS)/torture.log
 
 ci: ## Everything that must hold before a change lands
 	@bash crates/xtask/scripts/ci.sh

@@ -6,8 +6,10 @@
 #![allow(clippy::print_stdout, reason = "the counts are what these tests are read for")]
 
 mod faults;
+mod libvirt;
 mod live;
 mod stopped;
+mod workload;
 
 use std::path::PathBuf;
 
@@ -109,10 +111,20 @@ impl Instance {
 
     /// Starts the micro guest on its disks.
     fn start(&self, sandbox: &Sandbox, words: &str) -> Guest {
-        self.start_as(sandbox, words, false)
+        self.start_as(sandbox, words, false, false)
     }
 
-    fn start_as(&self, sandbox: &Sandbox, words: &str, foreign: bool) -> Guest {
+    /// With `sqlite3` and QEMU's agent in it.
+    fn start_full(&self, sandbox: &Sandbox, words: &str) -> Guest {
+        self.start_as(sandbox, words, false, true)
+    }
+
+    /// With nodes as another program has them.
+    fn start_foreign(&self, sandbox: &Sandbox, words: &str) -> Guest {
+        self.start_as(sandbox, words, true, false)
+    }
+
+    fn start_as(&self, sandbox: &Sandbox, words: &str, foreign: bool, full: bool) -> Guest {
         let disks = self.record.machine.disks.iter().map(|disk| Disk {
             id: disk.id.clone(),
             overlay: self.dir.join(&disk.file),
@@ -121,7 +133,8 @@ impl Instance {
         for name in ["console.log", "qmp.sock", "agent.sock"] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
-        let start = Start { dir: self.dir.clone(), disks: disks.collect(), words: words.to_owned(), foreign };
+        let start =
+            Start { dir: self.dir.clone(), disks: disks.collect(), words: words.to_owned(), foreign, full };
         Guest::start(&start).unwrap()
     }
 }

@@ -125,10 +125,14 @@ fn copy_tree(from: &Path, to: &Path) {
     assert!(status.success());
 }
 
+/// Whether all is asked for.
+pub(crate) fn whole() -> bool {
+    std::env::var("KILN_TORTURE").is_ok_and(|value| value == "whole")
+}
+
 /// Every call when all is asked for; else a sample that moves with the command.
-fn points(calls: u64, sample: u64) -> Vec<u64> {
-    let whole = std::env::var("KILN_TORTURE").is_ok_and(|value| value == "whole");
-    let step = if whole { 1 } else { (calls / sample).max(1) };
+pub(crate) fn points(calls: u64, sample: u64) -> Vec<u64> {
+    let step = if whole() { 1 } else { (calls / sample).max(1) };
     (1..=calls).step_by(usize::try_from(step).unwrap()).collect()
 }
 

@@ -1,223 +1,355 @@
 //! What goes wrong while a running machine is captured, and what must not: the guest is never stopped or given an
 //! error, it is thawed, nothing half-made is visible, nothing is left in QEMU, and the next capture works.
+//!
+//! A sample runs with every test; every step and every call with `make torture` (`KILN_TORTURE=whole`).
 
-use std::sync::Mutex;
+mod bench;
+
+use std::ffi::OsStr;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use kiln_disk::{Event, Observer, Silent};
-use kiln_snapshot::{Error, Outcome, Quiesce, Request, Subject, plan};
+use kiln_snapshot::{Quiesce, Sabotage};
+use kiln_testkit::between::{Between, Deed};
+use kiln_testkit::fault::{Children, Fault, run_with};
 
-use super::live::{captures, micro, moment, nodes, numbers, qmp};
+use self::bench::{Bench, Mount, overwrite};
+use super::live::{moment, qmp};
 use super::*;
+use crate::torture::{points, whole};
 
-/// Does something when a phase of the work begins, once.
-struct At<'a> {
-    phase: &'static str,
-    act: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
-}
+/// No space left on device; input/output error.
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
 
-impl Observer for At<'_> {
-    fn event(&self, event: Event<'_>) {
-        if let Event::Started { phase, .. } = event
-            && phase == self.phase
-            && let Some(act) = self.act.lock().unwrap().take()
-        {
-            act();
-        }
-    }
-}
-
-/// A writing guest, and what it was before.
-struct Bench {
-    sandbox: Sandbox,
-    vm: Instance,
-    guest: Guest,
-    images: usize,
-}
-
-impl Bench {
-    fn new(words: &str) -> Self {
-        let sandbox = Sandbox::new();
-        let image = micro(&sandbox, "ext4");
-        let vm = Instance::new(&sandbox, &[&image]);
-        let mut guest = vm.start(&sandbox, &format!("kiln.mode=one kiln.fs=ext4 {words}"));
-        guest.wait_for_ack(3);
-        let images = store(&sandbox).everything().unwrap().len();
-        Self { sandbox, vm, guest, images }
-    }
-
-    fn request(&self, name: &str) -> Request {
-        let mut request = Request::new(name.parse().unwrap());
-        request.watchdog = Some(vec![env!("CARGO_BIN_EXE_kiln").to_owned(), "watch-capture".to_owned()]);
-        request
-    }
-
-    /// Captures through the library, acting when the layer begins to be written: the point in time is behind.
-    fn capture(&self, request: Request, act: impl FnOnce() + Send) -> Result<Outcome, Error> {
-        let store = store(&self.sandbox);
-        let subject = Subject::Instance(Box::new(store.instance("vm").unwrap()));
-        let observer = At { phase: "convert", act: Mutex::new(Some(Box::new(act))) };
-        plan(&store, subject, request, &Silent)?.run(&observer)
-    }
-
-    /// The guest writes on and was given no error; QEMU is as it was; nothing is visible.
-    fn assert_undisturbed(&mut self, what: &str) {
-        let acked = self.guest.acked();
-        self.guest.wait_for_ack(acked + 3);
-        let console = self.guest.console();
-        assert!(!console.contains("WRITE ERROR"), "{what}: the guest was given an error");
-        let began = Instant::now();
-        let ours =
-            || nodes(&self.vm).into_iter().filter(|name| name.starts_with("kiln-")).collect::<Vec<_>>();
-        while !ours().is_empty() && began.elapsed() < Duration::from_secs(30) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        assert_eq!(ours(), Vec::<String>::new(), "{what}");
-        let exports = qmp(&self.vm, "query-block-exports", serde_json::json!({}));
-        assert_eq!(exports.as_array().map(Vec::len), Some(0), "{what}");
-        let status = qmp(&self.vm, "query-status", serde_json::json!({}));
-        assert_eq!(status["status"], "running", "{what}");
-        assert_eq!(store(&self.sandbox).everything().unwrap().len(), self.images, "{what}");
-    }
-
-    /// The next capture works.
-    fn assert_next_works(&mut self, name: &str) {
-        let before = self.guest.acked();
-        self.sandbox.kiln(["capture", "vm", "--name", name, "-q"]).ok();
-        intact(&self.sandbox, name);
-        let found = numbers(&self.sandbox, name);
-        assert!(before <= found, "{before} <= {found}");
-        self.images += 1;
-    }
-}
+const WRITING: &str = "kiln.mode=one kiln.fs=ext4";
 
 #[test]
-fn full_and_failing_target_cost_the_capture_and_not_the_guest() {
-    let mut bench = Bench::new("kiln.agent=none");
-    for (what, errno) in [("target full", 28), ("target EIO", 5)] {
+fn faults_at_every_step_leave_the_guest_the_store_and_qemu_as_they_were() {
+    let mut bench = Bench::new(&format!("{WRITING} kiln.agent=none"));
+    broken_targets(&mut bench);
+    full_target(&mut bench);
+    stalled_target(&mut bench);
+    cut_conversations(&mut bench);
+    cut_reading(&mut bench);
+    failing_store(&mut bench);
+    killed_with_its_watchdog(&mut bench);
+    bench.assert_chain_is_the_disk();
+    println!("{}", bench.counts());
+}
+
+/// Every copy before a write fails.
+fn broken_targets(bench: &mut Bench) {
+    for (kind, errno) in [("target full", ENOSPC), ("target EIO", EIO)] {
         let mut request = bench.request("broken");
-        request.broken_fleece = Some(errno);
+        request.sabotage.broken_copy = Some(errno);
         let dir = bench.vm.dir.clone();
-        let error = bench
-            .capture(request, move || {
-                // The guest overwrites something: it cannot be copied first.
-                let began = Instant::now();
-                let acks = || {
-                    std::fs::read_to_string(dir.join("console.log"))
-                        .unwrap_or_default()
-                        .matches("ACK ")
-                        .count() as u64
-                };
-                // From here on: what it wrote before the point in time keeps nothing from being copied.
-                let acked = acks();
-                while acks() < acked + 15 && began.elapsed() < Duration::from_secs(60) {
-                    std::thread::sleep(Duration::from_millis(20));
+        let error = bench.capture(request, move || overwrite(&dir, 15)).unwrap_err();
+        assert_eq!(error.code(), "capture.lost", "{kind}: {error}");
+        bench.assert_recovered(kind, &error.to_string());
+    }
+}
+
+/// A real one, filled to the last byte when QEMU has opened its file: behind the look at the room that there is.
+fn full_target(bench: &mut Bench) {
+    let target = Mount::new(&bench.sandbox, "small", &["-t", "tmpfs", "-o", "size=80m", "none"]);
+    let mut request = bench.request("full");
+    request.scratch = Some(target.dir.clone());
+    let (dir, filler) = (bench.vm.dir.clone(), target.dir.join("filler"));
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", bench.guest.pid())).unwrap();
+        let mut targets = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        targets.any(|target| target.ends_with("fleece0.raw"))
+    };
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            while !open() && began.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            let mut file = std::fs::File::create(&filler).unwrap();
+            while file.write_all(&[1; 65_536]).is_ok() {}
+        });
+        bench.capture(request, || overwrite(&dir, 15)).unwrap_err()
+    });
+    assert_eq!(error.code(), "capture.lost", "{error}");
+    assert_eq!(crate::support::names_in(&target.dir), ["filler"], "the scratch folder was taken away");
+    bench.assert_recovered("tmpfs full", &error.to_string());
+    // Too little room from the start is seen before anything is done.
+    let words = ["capture", "vm", "--name", "no", "--scratch", target.dir.to_str().unwrap(), "--json"];
+    assert_eq!(bench.sandbox.kiln(words).exits(3).error()["code"], "capture.space");
+}
+
+/// A file system that answers nothing for a while: copies hang in QEMU and cannot be taken back.
+fn stalled_target(bench: &mut Bench) {
+    let stall = Duration::from_secs(if whole() { 60 } else { 12 });
+    let image = bench.sandbox.path("stall.img");
+    std::fs::File::create(&image).unwrap().set_len(160 << 20).unwrap();
+    bench.sandbox.tool("mke2fs", ["-q", "-F", "-t", "ext4", image.to_str().unwrap()]);
+    let target = Mount::new(&bench.sandbox, "stall", &["-o", "loop", image.to_str().unwrap()]);
+    let mut request = bench.request("stalled");
+    request.scratch = Some(target.dir.clone());
+    let (dir, frozen) = (bench.vm.dir.clone(), target.dir.clone());
+    let freeze = |how: &str| {
+        let done = std::process::Command::new("fsfreeze").arg(how).arg(&frozen).status().unwrap();
+        assert!(done.success());
+    };
+    let (mut longest, began) = (Duration::ZERO, Instant::now());
+    let error = std::thread::scope(|scope| {
+        let (ended, end) = std::sync::mpsc::channel::<()>();
+        let (guest, longest) = (&bench.guest, &mut longest);
+        scope.spawn(move || {
+            let (mut last, mut at) = (guest.acked(), Instant::now());
+            while end.recv_timeout(Duration::from_millis(20)).is_err_and(|error| error == TIMEOUT) {
+                if guest.acked() != last {
+                    *longest = (*longest).max(at.elapsed());
+                    (last, at) = (guest.acked(), Instant::now());
                 }
+            }
+            *longest = (*longest).max(at.elapsed());
+        });
+        let error = bench
+            .capture(request, || {
+                freeze("--freeze");
+                scope.spawn(|| {
+                    std::thread::sleep(stall);
+                    freeze("--unfreeze");
+                });
+                overwrite(&dir, 15);
             })
             .unwrap_err();
-        println!("{what}: {error}");
-        assert_eq!(error.code(), "capture.lost", "{what}: {error}");
-        bench.assert_undisturbed(what);
-    }
-    bench.assert_next_works("next");
-    println!("2 of 2 failing targets: the guest went on, nothing was left, the next capture works");
+        drop(ended);
+        error
+    });
+    assert_eq!(error.code(), "capture.lost", "{error}");
+    // It ends when the target answers, and the guest does not wait for that.
+    assert!(began.elapsed() >= stall, "{:?}", began.elapsed());
+    assert!(longest < stall - Duration::from_secs(2), "the guest stood still for {longest:?}");
+    println!("target stalled for {stall:?}: longest pause between two ACKs {longest:?}");
+    bench.assert_recovered("target stalled", &error.to_string());
 }
 
-/// The same check finds the fault that it is for: a plain backup to a full target stops the guest or gives it an error.
+const TIMEOUT: std::sync::mpsc::RecvTimeoutError = std::sync::mpsc::RecvTimeoutError::Timeout;
+
+/// The conversation with QEMU ends before or behind any command.
+fn cut_conversations(bench: &mut Bench) {
+    let between = Between::step(&bench.vm.dir, Deed::Watch).unwrap();
+    bench.tried("watched", "nothing goes wrong").exits(0);
+    let commands = between.commands();
+    drop(between);
+    let total = u64::try_from(commands.len()).unwrap();
+    assert!(total > 20, "{commands:?}");
+    let cuts: [fn(u64) -> Deed; 2] = [Deed::CutBefore, Deed::CutBehind];
+    let mut done = 0;
+    for (number, at) in points(total, 6).into_iter().enumerate() {
+        // One way or the other; both when all is asked for.
+        for cut in cuts.iter().skip(if whole() { 0 } else { number % 2 }).take(if whole() { 2 } else { 1 }) {
+            let deed = cut(at);
+            let about = format!("{deed:?} of {total} ({})", commands[number_of(at)]);
+            let between = Between::step(&bench.vm.dir, deed).unwrap();
+            let ran = bench.tried(&format!("cut-{number}-{done}"), &about);
+            done += 1;
+            // One capture asks a few times more often than another.
+            let kind = if between.has_struck() { "QMP cut" } else { "over before the cut" };
+            drop(between);
+            bench.assert_recovered(kind, &format!("{about}: {}", ran.stderr));
+        }
+    }
+    println!("QMP cut at {done} of {total} commands");
+}
+
+fn number_of(at: u64) -> usize {
+    usize::try_from(at - 1).unwrap()
+}
+
+/// The connections over which the disk is read end in the middle.
+fn cut_reading(bench: &mut Bench) {
+    for at in [40, 5_000, 300_000].into_iter().chain(if whole() { 1..20 } else { 1..1 }.map(|n| n * 20_000)) {
+        let between = Between::step(&bench.vm.dir, Deed::CutReading(at)).unwrap();
+        let name = format!("nbd-{at}");
+        let ran = bench.tried(&name, "NBD cut");
+        let (struck, read) = (between.has_struck(), between.bytes_read());
+        drop(between);
+        // A capture may be over earlier.
+        assert_eq!(struck, ran.code != Some(0), "after {at} of {read} bytes: {ran:?}");
+        if struck && at > 1000 {
+            assert_eq!(ran.error()["code"], "capture.lost", "after {at} of {read} bytes");
+        }
+        bench.assert_recovered("NBD cut", &format!("after {at} of {read} bytes: {}", ran.stderr));
+    }
+}
+
+fn traced(bench: &Bench, name: &str, fault: Fault) -> kiln_testkit::fault::Ended {
+    let words = ["capture", "vm", "--name", name, "--threads", "1", "-q"].map(OsStr::new);
+    let shell = bench.sandbox.command("/bin/sh");
+    run_with(shell, OsStr::new(env!("CARGO_BIN_EXE_kiln")), &words, fault, Children::Free)
+}
+
+/// The capture's own files cannot be written.
+fn failing_store(bench: &mut Bench) {
+    let clean = traced(bench, "counted", Fault::None);
+    assert_eq!(clean.code, Some(0));
+    bench.images += 1;
+    let faults: [(&str, fn(u64) -> Fault); 2] =
+        [("store full", |at| Fault::FailFrom(at, ENOSPC)), ("store EIO", |at| Fault::FailAt(at, EIO))];
+    for (kind, fault) in faults {
+        for at in points(clean.calls, 2) {
+            let name = format!("failing-{}-{at}", kind.len());
+            let ended = traced(bench, &name, fault(at));
+            let about = format!("{kind} at call {at} of {} ({:?})", clean.calls, ended.struck);
+            let there = store(&bench.sandbox).find(&name).is_ok();
+            assert!(ended.code != Some(0) || there, "{about}: acknowledged, and not there");
+            bench.images += usize::from(there);
+            bench.assert_recovered(kind, &about);
+        }
+    }
+}
+
+/// Nobody is left to clear up but the next capture.
+fn killed_with_its_watchdog(bench: &mut Bench) {
+    for number in 0..if whole() { 20 } else { 2 } {
+        let name = format!("dead{number}");
+        let words = ["capture", "vm", "--name", &name, "--quiesce", "none", "-q"];
+        let mut child = bench.sandbox.kiln_command(words).spawn().unwrap();
+        std::thread::sleep(moment(number) / 2 + Duration::from_millis(50));
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let watchdog = std::fs::read_to_string(children).unwrap_or_default();
+        for id in watchdog.split_whitespace() {
+            let _ = std::process::Command::new("kill").args(["-9", id]).status();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.images += usize::from(store(&bench.sandbox).find(&name).is_ok());
+        bench.assert_next_works(&name);
+        assert_eq!(bench.disturbances(), Vec::<String>::new(), "{name}");
+        bench.count("killed with its watchdog");
+    }
+}
+
+/// With an agent, so that the guest stands still at some of the calls.
 #[test]
-fn planted_plain_backup_fails_the_check() {
-    let bench = Bench::new("kiln.agent=none");
-    let target = serde_json::json!({ "driver": "blkdebug", "node-name": "full",
-        "image": { "driver": "null-co", "size": 64 << 20, "read-zeroes": true },
-        "inject-error": [{ "event": "none", "iotype": "write", "errno": 28 }] });
-    qmp(&bench.vm, "blockdev-add", target);
-    let backup =
-        serde_json::json!({ "job-id": "plain", "device": "disk0-overlay", "target": "full", "sync": "none" });
-    qmp(&bench.vm, "blockdev-backup", backup);
-    let acked = bench.guest.acked();
-    std::thread::sleep(Duration::from_secs(5));
-    let console = bench.guest.console();
-    let stopped = qmp(&bench.vm, "query-status", serde_json::json!({}))["status"] != "running";
-    let disturbed = stopped || console.contains("WRITE ERROR") || bench.guest.acked() < acked + 3;
-    assert!(disturbed, "a plain backup to a full target did no harm: the check proves nothing\n{console}");
+fn capture_that_is_killed_at_any_call_is_cleared_up_by_its_watchdog() {
+    let mut bench = Bench::new(WRITING);
+    let clean = traced(&bench, "counted", Fault::None);
+    assert_eq!(clean.code, Some(0));
+    bench.images += 1;
+    assert!(clean.calls > 100, "{}", clean.calls);
+    let mut published = 0;
+    for at in points(clean.calls, 7) {
+        let name = format!("killed{at}");
+        let ended = traced(&bench, &name, Fault::KillAt(at));
+        let about = format!("killed at call {at} of {} ({:?})", clean.calls, ended.struck);
+        if store(&bench.sandbox).find(&name).is_ok() {
+            intact(&bench.sandbox, &name);
+            bench.images += 1;
+            published += 1;
+        }
+        bench.assert_recovered("killed", &about);
+        let console = bench.guest.console();
+        let count = |word: &str| console.lines().filter(|line| line.starts_with(word)).count();
+        assert!(count("THAWED") >= count("FROZEN"), "{about}: {console}");
+    }
+    bench.assert_chain_is_the_disk();
     println!(
-        "planted: plain backup to a full target; stopped {stopped}, {} ACKs in 5 s",
-        bench.guest.acked() - acked
+        "of {} I/O calls of a capture, {published} images behind their publication; {}",
+        clean.calls,
+        bench.counts()
     );
 }
 
 #[test]
-fn cut_connection_costs_the_capture_and_not_the_guest() {
-    let mut bench = Bench::new("kiln.agent=none");
-    let request = bench.request("cut");
-    let error = bench
-        .capture(request, || {
-            let exports = qmp(&bench.vm, "query-block-exports", serde_json::json!({}));
-            for export in exports.as_array().unwrap() {
-                let words = serde_json::json!({ "id": export["id"], "mode": "hard" });
-                qmp(&bench.vm, "block-export-del", words);
-            }
-        })
-        .unwrap_err();
-    assert_eq!(error.code(), "capture.lost", "{error}");
-    bench.assert_undisturbed("connection cut");
-    bench.assert_next_works("next");
-}
-
-#[test]
-fn killed_qemu_leaves_nothing_visible_and_the_stopped_disk_can_be_captured() {
-    let mut bench = Bench::new("kiln.agent=none");
-    bench.assert_next_works("before");
-    let request = bench.request("killed");
-    let pid = bench.guest.pid();
-    let error = bench
-        .capture(request, || {
-            std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-            std::thread::sleep(Duration::from_millis(300));
-        })
-        .unwrap_err();
-    assert_eq!(error.code(), "capture.machine", "{error}");
-    assert_eq!(store(&bench.sandbox).everything().unwrap().len(), bench.images);
-    bench.guest.kill();
-    bench.sandbox.kiln(["capture", "vm", "--name", "after", "-q"]).ok();
-    let after = intact(&bench.sandbox, "after");
-    assert_eq!(after.digests.content.to_string(), bench.vm.full_digest(&bench.sandbox, "full"));
-    assert_tidy(&bench.sandbox);
-}
-
-#[test]
-fn killed_capture_is_cleared_up_by_its_watchdog() {
-    let mut bench = Bench::new("");
-    let count = captures(4);
-    let mut before_end = 0;
-    for number in 0..count {
-        let name = format!("dead{number}");
-        let mut command = bench.sandbox.kiln_command(["capture", "vm", "--name", &name, "-q"]);
-        let mut child = command.spawn().unwrap();
-        std::thread::sleep(moment(number) / 2 + Duration::from_millis(20));
-        child.kill().unwrap();
-        let ended = child.wait().unwrap();
-        if store(&bench.sandbox).find(&name).is_ok() {
-            bench.images += 1;
+fn machine_that_is_killed_at_any_command_leaves_nothing_visible() {
+    let idle = "kiln.mode=idle kiln.agent=none";
+    let mut bench = Bench::new(idle);
+    let connectable = |bench: &Bench| {
+        let began = Instant::now();
+        while !bench.vm.dir.join("qmp.sock").exists() && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(20));
         }
-        before_end += usize::from(!ended.success());
-        bench.assert_undisturbed(&format!("killed {number}"));
-        let console = bench.guest.console();
-        let count = |word: &str| console.lines().filter(|line| line.starts_with(word)).count();
-        assert!(count("THAWED") >= count("FROZEN"), "{console}");
+    };
+    connectable(&bench);
+    let between = Between::step(&bench.vm.dir, Deed::Watch).unwrap();
+    bench.tried("watched", "nothing goes wrong").exits(0);
+    let commands = between.commands();
+    drop(between);
+    let total = u64::try_from(commands.len()).unwrap();
+    let mut killed = 0;
+    for at in points(total, 5) {
+        bench.guest.kill();
+        bench.vm.qemu_io(&bench.sandbox, &[format!("write -P {} {}M 64k", at % 250 + 1, at % 60)]);
+        bench.guest = bench.vm.start(&bench.sandbox, idle);
+        connectable(&bench);
+        let between = Between::step(&bench.vm.dir, Deed::Kill(at, bench.guest.pid())).unwrap();
+        let about = format!("QEMU killed at command {at} of {total} ({})", commands[number_of(at)]);
+        let ran = bench.tried(&format!("killed{at}"), &about);
+        killed += usize::from(between.has_struck());
+        drop(between);
+        bench.guest.kill();
+        bench.sandbox.kiln(["store", "fsck"]).ok();
+        assert_eq!(
+            store(&bench.sandbox).everything().unwrap().len(),
+            bench.images,
+            "{about}: {}",
+            ran.stderr
+        );
+        // Its disk is as after a power cut, and can be captured.
+        let name = format!("after{at}");
+        bench.sandbox.kiln(["capture", "vm", "--name", &name, "-q"]).ok();
+        let digest = intact(&bench.sandbox, &name).digests.content.to_string();
+        assert_eq!(digest, bench.vm.full_digest(&bench.sandbox, &format!("full{at}")), "{about}");
+        bench.images = store(&bench.sandbox).everything().unwrap().len();
     }
-    bench.assert_next_works("next");
-    println!("{count} of {count} killed captures ({before_end} before their end) were cleared up");
+    assert_tidy(&bench.sandbox);
+    println!(
+        "QEMU killed at {killed} of {total} commands: nothing visible, the stopped disk can be captured"
+    );
+}
+
+/// The checks find the faults that they are for: a copy that takes the guest with it when it cannot be made.
+#[test]
+fn planted_copies_that_the_guest_pays_for_fail_the_checks() {
+    // This capture itself, with a filter that is not told to give up the point in time.
+    let mut bench = Bench::new(&format!("{WRITING} kiln.agent=none"));
+    bench.breath = Duration::from_secs(5);
+    let mut request = bench.request("planted");
+    request.sabotage = Sabotage { broken_copy: Some(ENOSPC), guest_pays: true };
+    let dir = bench.vm.dir.clone();
+    let began = Instant::now();
+    let ended = bench.capture(request, move || {
+        let acks = || std::fs::read_to_string(dir.join("console.log")).unwrap_or_default();
+        while !acks().contains("WRITE ERROR") && began.elapsed() < Duration::from_secs(8) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let found = bench.disturbances();
+    println!("planted filter: {:?}, {found:?}", ended.map(|_| "captured").map_err(|error| error.to_string()));
+    assert!(!found.is_empty(), "a guest that paid for its capture was not noticed");
+    drop(bench);
+
+    // What other programs do: a backup job.
+    let mut bench = Bench::new(&format!("{WRITING} kiln.agent=none"));
+    bench.breath = Duration::from_secs(5);
+    let target = serde_json::json!({ "driver": "blkdebug", "node-name": "full",
+        "image": { "driver": "null-co", "size": 64 << 20, "read-zeroes": true },
+        "inject-error": [{ "event": "none", "iotype": "write", "errno": ENOSPC }] });
+    qmp(&bench.vm, "blockdev-add", target);
+    let backup =
+        serde_json::json!({ "job-id": "plain", "device": "disk0-overlay", "target": "full", "sync": "none" });
+    qmp(&bench.vm, "blockdev-backup", backup);
+    std::thread::sleep(Duration::from_secs(3));
+    let found = bench.disturbances();
+    println!("planted backup: {found:?}");
+    assert!(found.iter().any(|one| one.contains("guest")), "a backup's harm was not noticed: {found:?}");
 }
 
 #[test]
 fn agent_that_cannot_be_trusted_gives_a_crash_consistent_image_that_says_so() {
     for agent in ["silent", "garbage", "huge", "late"] {
-        let mut bench = Bench::new(&format!("kiln.agent={agent}"));
+        let mut bench = Bench::new(&format!("{WRITING} kiln.agent={agent}"));
         let words = ["capture", "vm", "--name", "no", "--quiesce", "require", "--timeout", "2", "--json"];
         let error = bench.sandbox.kiln(words).exits(1).error();
         assert_eq!(error["code"], "capture.not-quiesced", "{agent}: {error}");
-        bench.assert_undisturbed(agent);
+        assert_eq!(bench.disturbances(), Vec::<String>::new(), "{agent}");
         let mut request = bench.request("auto");
         request.quiesce = Quiesce::Auto;
         request.freeze_limit = Duration::from_secs(2);
@@ -227,6 +359,6 @@ fn agent_that_cannot_be_trusted_gives_a_crash_consistent_image_that_says_so() {
         println!("{agent}: {} ({})", capture.consistency.word(), capture.because);
         assert_eq!(capture.consistency, kiln_catalog::Consistency::Crash, "{agent}");
         assert!(!capture.because.is_empty());
-        bench.assert_undisturbed(agent);
+        assert_eq!(bench.disturbances(), Vec::<String>::new(), "{agent}");
     }
 }

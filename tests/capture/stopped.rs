@@ -194,3 +194,36 @@ fn terabyte_costs_what_changed() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[8; 64 << 10], 1023 << 30).unwrap();
     assert_eq!(import(&sandbox, &path, "again").digests.content, image.digests.content);
 }
+
+/// A file as a block device, until the value goes. Needs root.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn block_device_is_captured_and_refused_while_it_is_in_use() {
+    let sandbox = Sandbox::new();
+    let raw = sandbox.path("device.raw");
+    std::fs::File::create(&raw).unwrap().set_len(16 << 20).unwrap();
+    sandbox.tool("mke2fs", ["-q", "-F", "-t", "ext4", raw.to_str().unwrap()]);
+    let digest = import(&sandbox, &raw, "reference").digests.content;
+    let device = Loop(sandbox.tool("losetup", ["--find", "--show", raw.to_str().unwrap()]).trim().to_owned());
+    sandbox.kiln(["capture", &device.0, "--name", "device", "-q"]).ok();
+    let image = intact(&sandbox, "device");
+    assert_eq!(image.digests.content, digest);
+    let name = device.0.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(image.provenance.capture.unwrap().source, CaptureSource::Device { name });
+    // The kernel says who has it.
+    let dir = sandbox.path("mounted");
+    std::fs::create_dir(&dir).unwrap();
+    sandbox.tool("mount", ["-o", "ro", &device.0, dir.to_str().unwrap()]);
+    let ran = sandbox.kiln(["capture", &device.0, "--name", "x", "--json"]);
+    sandbox.tool("umount", [dir.to_str().unwrap()]);
+    assert_eq!(ran.exits(1).error()["code"], "capture.in-use");
+    sandbox.kiln(["capture", &device.0, "--name", "x", "-q"]).ok();
+    assert_tidy(&sandbox);
+}

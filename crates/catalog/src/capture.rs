@@ -119,6 +119,19 @@ pub struct FileSystemRecord {
     pub state: String,
 }
 
+/// Something on the captured disk that makes a machine this one, and that machines made from the image share unless it
+/// is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityRecord {
+    /// `machine-id` or `ssh-host-key`.
+    pub kind: String,
+    /// The file.
+    pub path: String,
+    /// `cloud-init` when that makes it anew on each machine.
+    pub renewed_by: Option<String>,
+}
+
 /// The machine that was captured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +166,9 @@ pub struct CaptureRecord {
     pub freeze: Option<FreezeRecord>,
     /// File systems as they were found in the captured disk.
     pub file_systems: Vec<FileSystemRecord>,
+    /// What of the machine's identity the image carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity: Vec<IdentityRecord>,
     /// The image whose layers are below; none when the layer holds all.
     pub parent: Option<ImageId>,
     /// How the changes were found.

@@ -83,7 +83,8 @@ pub use account::Account;
 pub use appliance::ApplianceRecord;
 pub use births::{Births, Born, RUNNING, layer_from_instance};
 pub use capture::{
-    CaptureRecord, CaptureSource, Consistency, FileSystemRecord, FoundBy, FreezeRecord, MachineFacts,
+    CaptureRecord, CaptureSource, Consistency, FileSystemRecord, FoundBy, FreezeRecord, IdentityRecord,
+    MachineFacts,
 };
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};

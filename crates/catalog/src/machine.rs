@@ -17,6 +17,8 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub const AGENT_SOCKET: &str = "agent.sock";
 /// Socket of the serial console.
 pub const CONSOLE_SOCKET: &str = "console.sock";
+/// Socket over which a capture reads the disks: there as long as one is at work.
+pub const CAPTURE_SOCKET: &str = "capture.sock";
 /// What the serial console has printed.
 pub const CONSOLE_LOG: &str = "console.log";
 

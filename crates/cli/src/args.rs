@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Capture(capture::Args),
     #[command(hide = true)]
     WatchCapture(capture::WatchArgs),
+    #[command(hide = true)]
+    KeepConsole(logs::KeepArgs),
     Inspect(inspect::Args),
     #[command(visible_alias = "checksum")]
     Verify(verify::Args),

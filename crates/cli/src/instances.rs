@@ -31,13 +31,16 @@ pub(crate) fn find(word: &str, session: &Session) -> Result<Found> {
 /// What this host can do. What is noted on the way is said aloud: it is said once only.
 pub(crate) fn host(store: &Store, session: &Session) -> Result<Host> {
     let path = std::env::var_os("PATH");
+    let program =
+        std::env::current_exe().map_err(|source| kiln_disk::Error::io("find", "this program", source))?;
+    let keeper = vec![program.display().to_string(), "keep-console".to_owned()];
     match subject::settings(session, &[])?.accelerator() {
-        Some("kvm") => return Ok(Host::told(Accelerator::Kvm, path.as_deref())?),
-        Some(_) => return Ok(Host::told(Accelerator::Tcg, path.as_deref())?),
+        Some("kvm") => return Ok(Host::told(Accelerator::Kvm, path.as_deref())?.with_keeper(keeper)),
+        Some(_) => return Ok(Host::told(Accelerator::Tcg, path.as_deref())?.with_keeper(keeper)),
         None => {}
     }
     let aloud = Aloud { quiet: session.printer.verbosity == Verbosity::Quiet || session.printer.is_json() };
-    Ok(Host::look(store, path.as_deref(), &aloud)?)
+    Ok(Host::look(store, path.as_deref(), &aloud)?.with_keeper(keeper))
 }
 
 struct Aloud {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_catalog::layer_from_instance;
 use kiln_catalog::machine::{
-    AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET, Machine, MachineDisk, MachineFirmware, Network, QMP_SOCKET,
+    AGENT_SOCKET, CONSOLE_SOCKET, Machine, MachineDisk, MachineFirmware, Network, QMP_SOCKET,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ impl Accelerator {
 }
 
 /// The words behind the program's name. `name` is how the instance is called; `uefi` the firmware's code, for
-/// machines that have one.
+/// machines that have one; `console` the file that gets what the serial console prints.
 #[must_use]
 pub fn arguments(
     machine: &Machine,
@@ -48,6 +48,7 @@ pub fn arguments(
     architecture: &Architecture,
     accelerator: Accelerator,
     uefi: Option<&Path>,
+    console: &str,
 ) -> Vec<String> {
     let mut words = Words::default();
     words.pair("-name", format!("guest={name}"));
@@ -85,9 +86,7 @@ pub fn arguments(
     }
     words.pair(
         "-chardev",
-        format!(
-            "socket,id=console,path={CONSOLE_SOCKET},server=on,wait=off,logfile={CONSOLE_LOG},logappend=on"
-        ),
+        format!("socket,id=console,path={CONSOLE_SOCKET},server=on,wait=off,logfile={console},logappend=on"),
     );
     words.pair("-serial", "chardev:console".to_owned());
     words.pair("-chardev", format!("socket,id=agent,path={AGENT_SOCKET},server=on,wait=off"));

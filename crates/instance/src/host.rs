@@ -23,6 +23,7 @@ pub const PROBE_FILE: &str = "kvm.json";
 pub struct Host {
     path: Option<OsString>,
     accelerator: Accelerator,
+    keeper: Vec<String>,
 }
 
 /// The answer of a probe, and for which host it holds.
@@ -56,6 +57,7 @@ impl Host {
         let host = |kvm| Self {
             path: path.map(OsStr::to_owned),
             accelerator: if kvm { Accelerator::Kvm } else { Accelerator::Tcg },
+            keeper: Vec::new(),
         };
         let file = store.path().join(PROBE_FILE);
         let kept = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Probed>(&bytes).ok());
@@ -85,7 +87,19 @@ impl Host {
     /// [`crate::Failure::NoProgram`].
     pub fn told(accelerator: Accelerator, path: Option<&OsStr>) -> Result<Self> {
         arch::find(None)?.emulator_in(path)?;
-        Ok(Self { path: path.map(OsStr::to_owned), accelerator })
+        Ok(Self { path: path.map(OsStr::to_owned), accelerator, keeper: Vec::new() })
+    }
+
+    /// The same, with a program and its words that keep the logs of consoles within bounds ([`crate::log`]). Without
+    /// one, QEMU writes them, and a guest may print without end.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Vec<String>) -> Self {
+        Self { keeper, ..self }
+    }
+
+    /// The program that keeps the logs of consoles; empty when there is none.
+    pub(crate) fn keeper(&self) -> &[String] {
+        &self.keeper
     }
 
     /// Where programs are looked for.

@@ -7,7 +7,8 @@
 //!                vars.fd         UEFI variables
 //!                running         locked by its process, as long as that lives
 //!                qmp.sock control.sock agent.sock console.sock
-//!                console.log     what its serial console printed in this run; console.log.1: in the run before
+//!                console.log     what its serial console printed in this run; console.log.old: before that was begun
+//!                                anew for its length; console.log.1, console.log.1.old: in the run before
 //!                qemu.log        what QEMU itself said
 //! ```
 //!
@@ -25,6 +26,7 @@ mod identity;
 mod keys;
 mod launch;
 mod layers;
+pub mod log;
 mod plan;
 pub mod print;
 pub mod process;

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use kiln_catalog::machine::{
-    AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET, MachineFirmware, Network, QMP_SOCKET,
+    AGENT_SOCKET, CAPTURE_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET, MachineFirmware, Network, QMP_SOCKET,
 };
 use kiln_catalog::{InstanceRecord, Store};
 use kiln_disk::{Observer, go_on, os};
@@ -24,6 +24,7 @@ use crate::arch;
 use crate::command::{self, CONTROL_SOCKET};
 use crate::error::{Failure, Refusal, Result, io};
 use crate::host::Host;
+use crate::log;
 use crate::plan::is_free;
 
 /// What QEMU itself says.
@@ -61,14 +62,16 @@ pub fn start(store: &Store, record: &InstanceRecord, host: &Host) -> Result<()> 
         MachineFirmware::Bios => None,
     };
     let program = architecture.emulator_in(host.path())?;
-    let words = command::arguments(&record.machine, &title(record), architecture, host.accelerator(), uefi);
+    let console = if host.keeper().is_empty() { CONSOLE_LOG } else { log::TO_KEEPER };
+    let words =
+        command::arguments(&record.machine, &title(record), architecture, host.accelerator(), uefi, console);
     // Nobody listens: we have the lock.
-    for name in [CONTROL_SOCKET, QMP_SOCKET, AGENT_SOCKET, CONSOLE_SOCKET] {
+    for name in [CONTROL_SOCKET, QMP_SOCKET, AGENT_SOCKET, CONSOLE_SOCKET, CAPTURE_SOCKET] {
         remove(&dir.join(name))?;
     }
-    keep_old_log(&dir)?;
-    let log = log_file(&dir.join(QEMU_LOG))?;
-    let other = log.try_clone().map_err(|source| io("open", &dir.join(QEMU_LOG), source))?;
+    log::begin_run(&dir)?;
+    let said = log_file(&dir.join(QEMU_LOG))?;
+    let other = said.try_clone().map_err(|source| io("open", &dir.join(QEMU_LOG), source))?;
     // Only shown; a store on a file system without times still works.
     let _ = lock.set_modified(SystemTime::now());
     let mut command = Command::new(&program);
@@ -78,10 +81,15 @@ pub fn start(store: &Store, record: &InstanceRecord, host: &Host) -> Result<()> 
         .env_clear()
         .env("PATH", host.path().unwrap_or_default())
         .stdin(Stdio::from(lock))
-        .stdout(Stdio::from(other))
-        .stderr(Stdio::from(log));
+        .stdout(match log::start_keeper(host.keeper(), &dir)? {
+            Some(pipe) => Stdio::from(pipe),
+            None => Stdio::from(other),
+        })
+        .stderr(Stdio::from(said));
     os::detach(&mut command);
     let child = command.spawn().map_err(|source| io("run", &program, source))?;
+    // With the pipe's end: the keeper must see it end with QEMU.
+    drop(command);
     greet(child, &dir)
 }
 
@@ -235,26 +243,13 @@ fn kill(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the console printed in the last run is kept once, so that the log is of this run alone.
-fn keep_old_log(dir: &Path) -> Result<()> {
-    let log = dir.join(CONSOLE_LOG);
-    match std::fs::rename(&log, dir.join(format!("{CONSOLE_LOG}.1"))) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io("rename", &log, source));
-        }
-        _ => {}
-    }
-    // Ours, so that nobody else may read what a guest prints.
-    log_file(&log).map(drop)
-}
-
 fn log_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
     file.map_err(|source| io("create", path, source))
 }
 
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path, source)),
         _ => Ok(()),

@@ -64,8 +64,10 @@ pub enum Refusal {
         why: String,
     },
     /// No room for what the guest overwrites meanwhile and for the layer.
-    #[error("{free} bytes are free where the store is, the capture may need {needed}")]
+    #[error("{free} bytes are free in {place}, the capture may need {needed}")]
     Space {
+        /// Where.
+        place: String,
         /// The need.
         needed: u64,
         /// What there is.
@@ -186,9 +188,13 @@ impl Refusal {
             Self::NotQuiesced { .. } => {
                 "start qemu-guest-agent in the guest, or use --quiesce auto, which falls back to a crash-consistent image"
             }
-            Self::Space { .. } => "make room, or capture the stopped machine, which needs less: --stop",
+            Self::Space { .. } => {
+                "make room; --scratch DIR keeps elsewhere what the guest overwrites; a stopped machine needs less (--stop)"
+            }
             Self::Machine { .. } => "capture the stopped machine's disk file in place of it",
-            Self::Lost { .. } => "make room where the store is and capture again",
+            Self::Lost { .. } => {
+                "make room where the store is, or name a place that has room (--scratch DIR)"
+            }
             Self::NotStopped { .. } => "stop it in the guest, or capture it running, without --stop",
             Self::Program { .. } => "try the same command by hand",
         }

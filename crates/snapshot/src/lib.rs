@@ -32,5 +32,7 @@ mod view;
 
 pub use error::{Error, Refusal, Result};
 pub use plan::{DiskFacts, Plan, PlanFacts, plan};
+#[doc(hidden)]
+pub use request::Sabotage;
 pub use request::{Quiesce, Request, Subject, Which};
 pub use run::{Captured, Outcome};

@@ -93,9 +93,22 @@ pub struct Request {
     /// The program that watches over a live capture: itself and the first words of its command line. None: nobody
     /// does, which is for tests of this library alone.
     pub watchdog: Option<Vec<String>>,
-    /// For tests: every copy before a write fails with this error number.
+    /// Where the guest's old data is kept while the disk is read; where the store is when none. It may need as much room
+    /// as the guest overwrites meanwhile.
+    pub scratch: Option<PathBuf>,
+    /// For tests of faults.
     #[doc(hidden)]
-    pub broken_fleece: Option<i32>,
+    pub sabotage: Sabotage,
+}
+
+/// What tests break on purpose.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sabotage {
+    /// Every copy before a write fails with this error number.
+    pub broken_copy: Option<i32>,
+    /// A copy that cannot be made fails the guest's write, as in a plain backup: the fault that the tests have to find.
+    pub guest_pays: bool,
 }
 
 impl Request {
@@ -116,7 +129,8 @@ impl Request {
             which: Which::Root,
             resolver: Arc::new(DenyAll),
             watchdog: None,
-            broken_fleece: None,
+            scratch: None,
+            sabotage: Sabotage::default(),
         }
     }
 

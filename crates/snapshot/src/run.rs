@@ -16,7 +16,7 @@ use crate::layer::{How, Stored, store_disk};
 use crate::live;
 use crate::plan::{Plan, Prepared, name_of, plan};
 use crate::request::{Request, Subject};
-use crate::state::{Quieted, judge, look};
+use crate::state::{Quieted, carried, judge, look};
 use crate::stopped::{Taken, machine_of};
 
 /// What a capture did.
@@ -118,6 +118,7 @@ pub(crate) struct Kept {
     stored: Stored,
     disk_len: u64,
     file_systems: Vec<kiln_catalog::FileSystemRecord>,
+    identity: Vec<kiln_catalog::IdentityRecord>,
 }
 
 /// A job for a capture: it holds the images that a layer will stand on.
@@ -142,8 +143,9 @@ pub(crate) fn keep(
         let how = How { style: request.style_word(below), threads: request.threads };
         let stored = store_disk(&job, taken.disk.as_ref(), ground, taken.places.as_ref(), how, &watched)?;
         let file_systems = look(std::sync::Arc::clone(&taken.disk))?;
+        let identity = carried(&taken.disk);
         drop(watched);
-        kept.push(Kept { job, stored, disk_len: taken.disk.disk_len(), file_systems });
+        kept.push(Kept { job, stored, disk_len: taken.disk.disk_len(), file_systems, identity });
     }
     Ok(kept)
 }
@@ -182,7 +184,7 @@ fn publish_one(
     disks: usize,
     observer: &dyn Observer,
 ) -> Result<Captured> {
-    let Kept { job, stored, disk_len, file_systems } = kept;
+    let Kept { job, stored, disk_len, file_systems, identity } = kept;
     let (consistency, because) = judge(&story.quieted, &file_systems);
     let ground = taken.below.ground.as_ref();
     let parent = ground.and_then(|ground| ground.image.as_ref());
@@ -194,6 +196,7 @@ fn publish_one(
         because,
         freeze: story.freeze.clone(),
         file_systems,
+        identity,
         parent: parent.map(|image| image.manifest.id.clone()),
         found_by: match (ground, taken.by_bitmap) {
             (None, _) => FoundBy::Everything,

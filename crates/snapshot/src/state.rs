@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use kiln_catalog::{Consistency, FileSystemRecord};
+use kiln_catalog::{Consistency, FileSystemRecord, IdentityRecord};
 use kiln_disk::{Budget, Disk, GuestOffset, Limits};
+use kiln_guest::facts::Seen;
+use kiln_guest::facts::identity::identity;
 use kiln_guest::volume::{Content, FsState, layout};
 
 use crate::error::Result;
@@ -45,6 +47,20 @@ pub(crate) fn look(disk: Arc<dyn Disk>) -> Result<Vec<FileSystemRecord>> {
         found.push(FileSystemRecord { place, kind: volume.probed.kind, state: state.to_owned() });
     }
     Ok(found)
+}
+
+/// What of the machine's identity a disk carries, as far as it can be read: it is told, and nothing depends on it.
+pub(crate) fn carried(disk: &Arc<dyn Disk>) -> Vec<IdentityRecord> {
+    let budget = Arc::new(Budget::new(Limits { metadata_bytes: 256 << 20, ..Limits::STANDARD }));
+    let Ok(Some(found)) = identity(&[Arc::clone(disk)], &budget) else { return Vec::new() };
+    let record = |kind: &str, renewed: bool, seen: &Seen| IdentityRecord {
+        kind: kind.to_owned(),
+        path: seen.to_string(),
+        renewed_by: renewed.then(|| "cloud-init".to_owned()),
+    };
+    let ids = found.machine_ids.iter().map(|seen| record("machine-id", false, seen));
+    let keys = found.host_keys.iter().map(|seen| record("ssh-host-key", found.renews_host_keys, seen));
+    ids.chain(keys).take(64).collect()
 }
 
 fn word(state: FsState) -> &'static str {

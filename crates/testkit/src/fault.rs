@@ -46,7 +46,7 @@ pub struct Ended {
 
 /// The calls that count, and whether an error of them is one that a disk may give.
 #[rustfmt::skip]
-const CALLS: [(i64, &str, bool); 26] = [
+const CALLS: [(i64, &str, bool); 29] = [
     (libc::SYS_write, "write", true),
     (libc::SYS_pwrite64, "pwrite64", true),
     (libc::SYS_writev, "writev", true),
@@ -73,32 +73,57 @@ const CALLS: [(i64, &str, bool); 26] = [
     (libc::SYS_ioctl, "ioctl", false),
     (libc::SYS_flock, "flock", false),
     (libc::SYS_sync_file_range, "sync_file_range", false),
+    (libc::SYS_connect, "connect", false),
+    (libc::SYS_sendto, "sendto", false),
+    (libc::SYS_sendmsg, "sendmsg", false),
 ];
+
+/// Whose calls count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Children {
+    /// Theirs as well.
+    Count,
+    /// Other programs that it starts live and go on when it is killed.
+    Free,
+}
+
+/// Runs a program under a fault, and what it starts as a part of it. As [`run_with`].
+pub fn run(shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) -> Ended {
+    run_with(shell, program, words, fault, Children::Count)
+}
 
 /// Runs a program under a fault. `shell` is `/bin/sh` with the directory and environment that the program gets. Its
 /// output goes nowhere.
 ///
 /// # Panics
 /// When the program cannot be run or traced: tests cannot go on then.
-pub fn run(shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault) -> Ended {
-    trace(shell, program, words, fault, None)
+pub fn run_with(
+    shell: Command,
+    program: &OsStr,
+    words: &[&OsStr],
+    fault: Fault,
+    children: Children,
+) -> Ended {
+    alone(shell, program, words, Tracer::new(fault, children, None))
 }
 
 /// As [`run`], and writes into the ledger what the program has synced.
 ///
 /// # Panics
-/// As [`run`].
+/// As [`run_with`].
 pub fn run_on(shell: Command, program: &OsStr, words: &[&OsStr], fault: Fault, ledger: &mut Ledger) -> Ended {
-    trace(shell, program, words, fault, Some(ledger))
+    alone(shell, program, words, Tracer::new(fault, Children::Count, Some(ledger)))
 }
 
-fn trace(
-    mut shell: Command,
-    program: &OsStr,
-    words: &[&OsStr],
-    fault: Fault,
-    ledger: Option<&mut Ledger>,
-) -> Ended {
+/// A tracer waits for all children of its thread: it gets one that has no others.
+fn alone(shell: Command, program: &OsStr, words: &[&OsStr], tracer: Tracer<'_>) -> Ended {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| traced(shell, program, words, tracer));
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn traced(mut shell: Command, program: &OsStr, words: &[&OsStr], tracer: Tracer<'_>) -> Ended {
     // The shell waits for a line, so that nothing has happened when the tracer arrives.
     let command = shell.args(["-c", "read _ && exec \"$0\" \"$@\""]).arg(program).args(words);
     let mut child =
@@ -113,8 +138,7 @@ fn trace(
     ptrace::seize(pid, options).unwrap();
     ptrace::interrupt(pid).unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    let ended =
-        Tracer { fault, ledger, calls: 0, struck: None, begun: false, inside: BTreeMap::new() }.follow(pid);
+    let ended = tracer.follow(pid);
     // Reaped already; this only closes what is left of the handle.
     let _ = child.try_wait();
     ended
@@ -133,6 +157,7 @@ enum Inside {
 
 struct Tracer<'a> {
     fault: Fault,
+    children: Children,
     ledger: Option<&'a mut Ledger>,
     calls: u64,
     struck: Option<&'static str>,
@@ -142,7 +167,11 @@ struct Tracer<'a> {
     inside: BTreeMap<i32, Inside>,
 }
 
-impl Tracer<'_> {
+impl<'a> Tracer<'a> {
+    fn new(fault: Fault, children: Children, ledger: Option<&'a mut Ledger>) -> Self {
+        Self { fault, children, ledger, calls: 0, struck: None, begun: false, inside: BTreeMap::new() }
+    }
+
     fn follow(mut self, root: Pid) -> Ended {
         let mut code = None;
         loop {
@@ -161,12 +190,17 @@ impl Tracer<'_> {
                 Ok(WaitStatus::PtraceSyscall(pid)) => {
                     if self.at_call(pid) {
                         let _ = kill(root, Signal::SIGKILL);
-                    } else {
-                        let _ = ptrace::syscall(pid, None);
                     }
+                    // A thread that was killed does not make its call any more; a child that was not goes on.
+                    let _ = ptrace::syscall(pid, None);
                 }
                 Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
                     if event == libc::PTRACE_EVENT_EXEC {
+                        if pid != root && self.children == Children::Free {
+                            self.inside.remove(&pid.as_raw());
+                            let _ = ptrace::detach(pid, None);
+                            continue;
+                        }
                         self.begun = true;
                         self.inside.insert(pid.as_raw(), Inside::Call);
                     }
@@ -213,7 +247,7 @@ impl Tracer<'_> {
             Fault::FailFrom(at, error) => (self.calls >= at).then_some(error),
         };
         // What a full or broken disk does not refuse, or what would only stop the program from talking, goes on.
-        let talk = registers.rdi <= 2 && name.starts_with("write");
+        let talk = name.starts_with("write") && (registers.rdi <= 2 || !is_file(pid, registers.rdi));
         if let Some(error) = error.filter(|_| *fails && !talk) {
             self.struck = self.struck.or(Some(name));
             registers.orig_rax = u64::MAX;
@@ -239,4 +273,10 @@ impl Tracer<'_> {
             _ => {}
         }
     }
+}
+
+/// Whether a descriptor is that of a file, and not of a pipe or a socket.
+fn is_file(pid: Pid, descriptor: u64) -> bool {
+    let target = std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}"));
+    target.is_ok_and(|target| target.starts_with("/"))
 }

@@ -1,5 +1,7 @@
 //! Builders of good and hostile images, faulty disks and models: for tests only, never linked into `kiln`.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod between;
 pub mod boot;
 pub mod damage;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

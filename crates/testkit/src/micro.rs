@@ -35,6 +35,8 @@ pub struct Start {
     pub words: String,
     /// With nodes as another program would have them: no raw node to turn.
     pub foreign: bool,
+    /// With `sqlite3` and QEMU's own guest agent: modes `work` and `audit`.
+    pub full: bool,
 }
 
 /// A running guest; killed with the value.
@@ -87,7 +89,8 @@ impl Guest {
             "-device",
             "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         ]);
-        command.arg("-kernel").arg(fixture.join("vmlinuz")).arg("-initrd").arg(fixture.join("initrd.img"));
+        let initrd = if start.full { "initrd-full.img" } else { "initrd.img" };
+        command.arg("-kernel").arg(fixture.join("vmlinuz")).arg("-initrd").arg(fixture.join(initrd));
         command.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {}", start.words));
         for disk in &start.disks {
             let mut below = Value::Null;

@@ -83,6 +83,9 @@ pub(crate) struct Args {
     /// Store the layer in this style [default: as the layer below, else plain]
     #[arg(long, value_name = "plain|zstd")]
     style: Option<LayerStyle>,
+    /// Keep what a running machine overwrites meanwhile in this folder [default: where the store is]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
     /// Use this many threads [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -212,6 +215,7 @@ fn request(args: &Args, name: NameTag, file: Option<&Path>) -> Result<Request> {
         QuiesceArg::Require => Quiesce::Require,
         QuiesceArg::None => Quiesce::None,
     };
+    request.scratch.clone_from(&args.scratch);
     request.stop = args.stop;
     request.freeze_limit = Duration::from_secs(args.timeout);
     request.patience = Duration::from_secs(args.stop_timeout);
@@ -296,6 +300,26 @@ fn text(record: &Record<'_>, outcome: Option<&Outcome>, out: &mut Printer) {
     out.field("took", format!("{:.2} s", outcome.elapsed.as_secs_f64()));
 }
 
+/// What of the machine's identity an image carries, and what becomes of it.
+fn carried(capture: &CaptureRecord) -> Vec<(String, &'static str)> {
+    let of = |kind: &'static str| capture.identity.iter().filter(move |one| one.kind == kind);
+    let ids = of("machine-id").map(|one| {
+        let advice =
+            "all machines made from it have the same; empty the file in the machine before a capture";
+        (one.path.clone(), advice)
+    });
+    let mut lines: Vec<_> = ids.collect();
+    let keys = of("ssh-host-key").count();
+    if keys > 0 {
+        let advice = match of("ssh-host-key").all(|one| one.renewed_by.is_some()) {
+            true => "cloud-init makes new ones on each machine",
+            false => "all machines made from it have the same; delete them in the machine before a capture",
+        };
+        lines.push((format!("{keys} SSH host keys"), advice));
+    }
+    lines
+}
+
 /// How an image was captured, line by line.
 pub(crate) fn record_lines(capture: &CaptureRecord, line: &mut dyn FnMut(&str, String)) {
     let source = match &capture.source {
@@ -318,6 +342,9 @@ pub(crate) fn record_lines(capture: &CaptureRecord, line: &mut dyn FnMut(&str, S
     }
     for one in &capture.file_systems {
         line("", format!("{} on {}: {}", one.kind, one.place, one.state.replace('_', " ")));
+    }
+    for (value, what) in carried(capture) {
+        line("carries", format!("{value}: {what}"));
     }
     let parent = capture.parent.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
     line(

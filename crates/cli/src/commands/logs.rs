@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use kiln_catalog::machine::CONSOLE_LOG;
 use kiln_disk::Observer;
+use kiln_instance::log::{self, Run};
 use kiln_instance::process::QEMU_LOG;
 use serde::Serialize;
 
@@ -33,6 +33,16 @@ pub(crate) struct Args {
     qemu: bool,
 }
 
+/// Keep what a machine's serial console prints within bounds
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeepArgs {}
+
+/// The keeper's work: see [`kiln_instance::log`].
+pub(crate) fn keep(_: &KeepArgs) -> Result<Answer> {
+    log::keep(std::path::Path::new("."), std::io::stdin().lock())?;
+    Ok(Answer::Yes)
+}
+
 #[derive(Serialize)]
 struct Record {
     schema: &'static str,
@@ -45,22 +55,24 @@ const MOST: u64 = 64 << 20;
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     let found = instances::find(&args.instance, session)?;
-    let name = match (args.qemu, args.previous) {
-        (true, _) => QEMU_LOG.to_owned(),
-        (false, true) => format!("{CONSOLE_LOG}.1"),
-        (false, false) => CONSOLE_LOG.to_owned(),
-    };
-    let path = found.store.instance_dir(&found.record.id).join(name);
+    let dir = found.store.instance_dir(&found.record.id);
+    let run = if args.previous { Run::Before } else { Run::Last };
+    let path = if args.qemu { dir.join(QEMU_LOG) } else { run.file(&dir) };
     let failed = |source| kiln_disk::Error::io("read", path.display().to_string(), source);
-    let mut bytes = Vec::new();
-    let mut file = match File::open(&path) {
-        Ok(file) => Some(file),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(failed(source).into()),
+    let (bytes, file) = if args.qemu {
+        let mut bytes = Vec::new();
+        let file = match File::open(&path) {
+            Ok(mut file) => {
+                (&mut file).take(MOST).read_to_end(&mut bytes).map_err(failed)?;
+                Some(file)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(failed(source).into()),
+        };
+        (bytes, file)
+    } else {
+        log::read(&dir, run)?
     };
-    if let Some(file) = &mut file {
-        file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
-    }
     let text = last_lines(&String::from_utf8_lossy(&bytes), args.lines);
     session.printer.json(&Record {
         schema: "kiln.logs.v1",
@@ -78,6 +90,11 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         let mut more = Vec::new();
         (&mut file).take(MOST).read_to_end(&mut more).map_err(failed)?;
         if more.is_empty() {
+            if !args.qemu && log::begun_anew(&dir, &file) {
+                // All of the part before has been read.
+                file = File::open(&path).map_err(failed)?;
+                continue;
+            }
             if !found.store.instance_running(&found.record.id)? {
                 break;
             }

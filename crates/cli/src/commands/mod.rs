@@ -59,6 +59,7 @@ pub(crate) fn run(command: Command, session: &mut Session) -> Result<Answer> {
         Command::Import(args) => import::run(&args, session),
         Command::Capture(args) => capture::run(&args, session),
         Command::WatchCapture(args) => capture::watch(&args),
+        Command::KeepConsole(args) => logs::keep(&args),
         Command::Export(args) => export::run(&args, session),
         Command::Ls(args) => ls::run(&args, session),
         Command::Show(args) => show::run(&args, session),

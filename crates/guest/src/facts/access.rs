@@ -71,6 +71,14 @@ pub struct Account {
 /// Users of which more than the name is looked at.
 const MAX_USERS: usize = 200;
 
+/// Private host keys of the SSH server.
+#[must_use]
+pub(crate) fn host_keys(tree: &Tree) -> Vec<Seen> {
+    let names = tree.names("/etc/ssh");
+    let keys = names.iter().filter(|name| name.starts_with("ssh_host_") && name.ends_with("_key"));
+    keys.map(|name| Seen::file(format!("/etc/ssh/{name}"))).collect()
+}
+
 /// Reads the SSH server's installation.
 #[must_use]
 pub fn ssh(tree: &Tree) -> Ssh {
@@ -80,12 +88,7 @@ pub fn ssh(tree: &Tree) -> Ssh {
     let on = units.iter().any(|unit| enabled(tree, unit))
         || tree.exists_link("/etc/runlevels/default/sshd")
         || tree.names("/etc/rc3.d").iter().any(|name| name.starts_with('S') && name.contains("ssh"));
-    let keys = tree.names("/etc/ssh");
-    let host_keys = keys
-        .iter()
-        .filter(|name| name.starts_with("ssh_host_") && name.ends_with("_key"))
-        .map(|name| Seen::file(format!("/etc/ssh/{name}")))
-        .collect();
+    let host_keys = host_keys(tree);
     let units_making =
         ["sshd-keygen@.service", "sshd-keygen.service", "ssh-keygen.service", "sshdgenkeys.service"];
     let dirs = ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"];

@@ -4,6 +4,7 @@ pub mod access;
 pub mod boot;
 pub mod cloud;
 pub mod fstab;
+pub mod identity;
 pub mod kernel;
 pub mod loader;
 pub mod network;

@@ -42,22 +42,29 @@ const MAX: usize = 200;
 /// Home directories that are looked into.
 const MAX_HOMES: usize = 50;
 
+/// Files that hold an id of the machine: not those that wait for one, and no link to another.
+#[must_use]
+pub(crate) fn machine_ids(tree: &Tree) -> Vec<Seen> {
+    let holds = |path: &&str| {
+        let link = tree.stat_link(path).is_ok_and(|stat| stat.kind == Kind::Link);
+        let text = tree.text(path).unwrap_or_default();
+        !link && !text.trim().is_empty() && text.trim() != "uninitialized"
+    };
+    ["/etc/machine-id", "/var/lib/dbus/machine-id"].into_iter().filter(holds).map(Seen::file).collect()
+}
+
 /// Looks in the usual places.
 #[must_use]
 pub fn read(tree: &Tree) -> Vec<Secret> {
     let mut found = Vec::new();
+    for seen in machine_ids(tree) {
+        found.push(Secret { kind: SecretKind::MachineId, seen });
+    }
     let mut push = |kind, path: String| {
         if found.len() < MAX {
             found.push(Secret { kind, seen: Seen::file(path) });
         }
     };
-    for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
-        let link = tree.stat_link(path).is_ok_and(|stat| stat.kind == Kind::Link);
-        let text = tree.text(path).unwrap_or_default();
-        if !link && !text.trim().is_empty() && text.trim() != "uninitialized" {
-            push(SecretKind::MachineId, path.to_owned());
-        }
-    }
     let filled = |path: &str| tree.stat(path).is_ok_and(|stat| stat.kind == Kind::File && stat.len > 0);
     let fixed = [
         (SecretKind::Seed, "/var/lib/systemd/random-seed"),

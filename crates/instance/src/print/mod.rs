@@ -5,7 +5,7 @@ mod systemd;
 
 use std::path::Path;
 
-use kiln_catalog::machine::MachineFirmware;
+use kiln_catalog::machine::{CONSOLE_LOG, MachineFirmware};
 use kiln_catalog::{InstanceRecord, Store};
 
 use crate::arch;
@@ -28,7 +28,14 @@ pub fn qemu(store: &Store, record: &InstanceRecord, host: &Host) -> Result<Strin
         MachineFirmware::Uefi => Some(architecture.uefi_files()?.0),
         MachineFirmware::Bios => None,
     };
-    let words = command::arguments(&record.machine, &title(record), architecture, host.accelerator(), uefi);
+    let words = command::arguments(
+        &record.machine,
+        &title(record),
+        architecture,
+        host.accelerator(),
+        uefi,
+        CONSOLE_LOG,
+    );
     let dir = quoted(&store.instance_dir(&record.id));
     let mut text = format!("cd {dir} &&\n{}", quoted(&program));
     for word in words {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kiln_catalog::machine::{DiskRole, Forward, Machine, MachineDisk, MachineFirmware, MachineNic, Network};
+use kiln_catalog::machine::{
+    CONSOLE_LOG, DiskRole, Forward, Machine, MachineDisk, MachineFirmware, MachineNic, Network,
+};
 
 use crate::arch;
 use crate::command::{Accelerator, arguments};
@@ -45,7 +47,7 @@ fn machine() -> Machine {
 #[test]
 fn a_bios_machine_of_two_disks_is_these_words() {
     let row = arch::find(None).unwrap();
-    let words = arguments(&machine(), "web-1", row, Accelerator::Tcg, None);
+    let words = arguments(&machine(), "web-1", row, Accelerator::Tcg, None, CONSOLE_LOG);
     let a = "a".repeat(64);
     let b = "b".repeat(64);
     let expected = [
@@ -97,7 +99,8 @@ fn uefi_tap_and_kvm_change_only_their_words() {
     let mut machine = machine();
     machine.firmware = MachineFirmware::Uefi;
     machine.nics[0].network = Network::Tap { name: "tap7".to_owned() };
-    let words = arguments(&machine, "web-1", row, Accelerator::Kvm, Some(Path::new("/fw/CODE.fd")));
+    let words =
+        arguments(&machine, "web-1", row, Accelerator::Kvm, Some(Path::new("/fw/CODE.fd")), CONSOLE_LOG);
     let has = |word: &str, value: &str| words.windows(2).any(|pair| pair == [word, value]);
     assert!(has("-machine", "q35,pflash0=firmware,pflash1=vars"));
     assert!(has("-accel", "kvm") && has("-cpu", "host"));

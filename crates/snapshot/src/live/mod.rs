@@ -8,18 +8,19 @@ mod target;
 mod virsh;
 mod watch;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kiln_catalog::machine::QMP_SOCKET;
+use kiln_catalog::machine::{CAPTURE_SOCKET, QMP_SOCKET};
 use kiln_catalog::{InstanceRecord, Job, Store};
 use kiln_disk::{Error as DiskError, Event, Observer, go_on, os};
 use serde_json::json;
 
 use crate::error::{Error, Refusal, Result};
 use crate::ground::Below;
-use crate::request::Request;
+use crate::request::{Request, Sabotage};
 use crate::run::{Outcome, Story, begin, keep, outcome, publish, remember};
 use crate::stopped::{Taken, unchecked};
 use crate::view::Places;
@@ -57,8 +58,11 @@ pub(crate) fn capture(
     }
     let mut session = Session::prepare(store, request, target, &belows, &jobs)?;
     match session.run(store, request, target, belows, jobs, observer) {
-        Ok(outcome) => {
-            session.finish();
+        // What could not be taken away is tried again when the session goes, and then by the watchdog.
+        Ok((outcome, tidy)) => {
+            if tidy {
+                session.finish();
+            }
             Ok(outcome)
         }
         Err(error) => Err(session.give_up(target, error)),
@@ -72,7 +76,8 @@ struct Session {
     /// Bitmaps that stay, should nothing come of it.
     keep: Vec<String>,
     watchdog: Option<Watchdog>,
-    scratch: Option<tempfile::TempDir>,
+    /// Folders that go with it.
+    scratch: Vec<tempfile::TempDir>,
     over: bool,
 }
 
@@ -86,17 +91,31 @@ impl Session {
         jobs: &[Job],
     ) -> Result<Self> {
         let mut qmp = target.qmp.monitor()?;
-        // The path of a socket has at most 107 bytes.
-        let base = Some(std::env::temp_dir()).filter(|dir| dir.as_os_str().len() < 80);
-        let base = base.unwrap_or_else(|| "/tmp".into());
-        let scratch = tempfile::Builder::new()
-            .prefix("kiln-")
-            .tempdir_in(&base)
-            .map_err(|source| DiskError::io("create a folder in", base.display().to_string(), source))?;
-        let token =
-            scratch.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        // Names of nodes are of letters and digits.
-        let token: String = token.chars().filter(char::is_ascii_alphanumeric).skip(4).collect();
+        let mut scratch = Vec::new();
+        let (socket, listen) = match &target.instance {
+            // Its QEMU works in its folder. The name is always the same, so nothing is left of a capture that died.
+            Some(record) => (store.instance_dir(&record.id).join(CAPTURE_SOCKET), CAPTURE_SOCKET.to_owned()),
+            None => {
+                // The path of a socket has at most 107 bytes.
+                let base = Some(std::env::temp_dir()).filter(|dir| dir.as_os_str().len() < 80);
+                let dir = temporary(&base.unwrap_or_else(|| "/tmp".into()))?;
+                let socket = dir.path().join("nbd.sock");
+                scratch.push(dir);
+                let listen = socket.display().to_string();
+                (socket, listen)
+            }
+        };
+        let fleeces = match &request.scratch {
+            Some(base) => {
+                let dir = temporary(&std::path::absolute(base).unwrap_or_else(|_| base.clone()))?;
+                let path = dir.path().to_owned();
+                scratch.push(dir);
+                Some(path)
+            }
+            None => None,
+        };
+        // A machine is captured by one at a time. Names of nodes have at most 31 characters.
+        let token = format!("{:x}", Timestamp::now().as_microsecond());
         let mut taps = Vec::new();
         for (number, disk) in target.disks.iter().enumerate() {
             let job = jobs.get(number).ok_or(Error::Disk(DiskError::Cancelled))?;
@@ -108,35 +127,47 @@ impl Session {
             taps.push(Tap {
                 node: disk.node.clone(),
                 way: disk.way.clone(),
-                fleece: fleece(job, disk.len)?,
+                fleece: fleece(job, fleeces.as_deref(), number, disk.len)?,
                 len: disk.len,
                 number,
                 bitmap: disk.record.is_some().then(|| format!("kiln-{token}-since{number}")),
                 counted: recorded.filter(|_| is_last),
             });
         }
-        let socket = scratch.path().join("nbd.sock");
-        let rig = Rig { token, taps, broken_fleece: request.broken_fleece, socket };
+        let Sabotage { broken_copy, guest_pays } = request.sabotage;
+        let rig = Rig { token, taps, broken_copy, guest_pays, socket, listen };
         let keep = rig.taps.iter().filter_map(|tap| tap.counted.clone()).collect();
-        let mut session =
-            Self { qmp: target.qmp.clone(), rig, keep, watchdog: None, scratch: None, over: false };
+        let mut session = Self { qmp: target.qmp.clone(), rig, keep, watchdog: None, scratch, over: false };
+        let ready = session.put_in(store, request, target, belows, fleeces.as_deref(), qmp.as_mut());
+        // QEMU speaks with one at a time, and a session that goes takes away what it has put in.
+        drop(qmp);
+        ready.map(|()| session)
+    }
+
+    fn put_in(
+        &mut self,
+        store: &Store,
+        request: &Request,
+        target: &Target,
+        belows: &[Below],
+        scratch: Option<&Path>,
+        qmp: &mut dyn Monitor,
+    ) -> Result<()> {
         // What a capture left whose watchdog died as well.
-        session.rig.undo(qmp.as_mut(), &session.keep, true)?;
-        session.trust_bitmaps(qmp.as_mut())?;
-        session.check_room(store, qmp.as_mut(), belows)?;
+        self.rig.undo(qmp, &self.keep, true)?;
+        self.trust_bitmaps(qmp)?;
+        self.check_room(store, qmp, belows, scratch)?;
         let orders = Orders {
             qmp: target.qmp.clone(),
             agent: target.agent.clone(),
-            rig: session.rig.clone(),
-            keep: session.keep.clone(),
+            rig: self.rig.clone(),
+            keep: self.keep.clone(),
             limit_ms: u64::try_from(request.freeze_limit.as_millis()).unwrap_or(u64::MAX),
             parent: std::process::id(),
-            scratch: Some(scratch.path().to_owned()),
+            scratch: self.scratch.iter().map(|dir| dir.path().to_owned()).collect(),
         };
-        session.watchdog = Some(Watchdog::start(request.watchdog.as_deref(), &orders)?);
-        session.scratch = Some(scratch);
-        session.rig.prepare(qmp.as_mut())?;
-        Ok(session)
+        self.watchdog = Some(Watchdog::start(request.watchdog.as_deref(), &orders)?);
+        Ok(self.rig.prepare(qmp)?)
     }
 
     /// A bitmap counts when this very QEMU has counted with it since the last capture: it is kept in memory only, so it
@@ -156,9 +187,15 @@ impl Session {
     }
 
     /// Room for the layers and for what the guest overwrites meanwhile.
-    fn check_room(&self, store: &Store, qmp: &mut dyn Monitor, belows: &[Below]) -> Result<()> {
+    fn check_room(
+        &self,
+        store: &Store,
+        qmp: &mut dyn Monitor,
+        belows: &[Below],
+        scratch: Option<&Path>,
+    ) -> Result<()> {
         let nodes = nodes(qmp)?;
-        let mut needed = 0_u64;
+        let (mut layers, mut fleeces) = (0_u64, 0_u64);
         for (tap, below) in self.rig.taps.iter().zip(belows) {
             let node = nodes.iter().find(|node| node_name(node) == Some(&tap.node));
             let counted = tap.counted.as_ref().and_then(|name| {
@@ -173,16 +210,19 @@ impl Session {
                 (Some(_), Some(bytes)) => bytes,
                 _ => size,
             };
-            needed = needed.saturating_add(layer.min(tap.len)).saturating_add(FLEECE_ROOM.min(tap.len));
+            layers = layers.saturating_add(layer.min(tap.len));
+            fleeces = fleeces.saturating_add(FLEECE_ROOM.min(tap.len));
         }
-        let (free, _) = os::free_space(store.path())
-            .map_err(|source| DiskError::io("measure", store.path().display().to_string(), source))?;
-        if free < needed {
-            return Err(Refusal::Space { needed, free }.into());
+        match scratch {
+            Some(scratch) => {
+                has_room(store.path(), layers)?;
+                has_room(scratch, fleeces)
+            }
+            None => has_room(store.path(), layers.saturating_add(fleeces)),
         }
-        Ok(())
     }
 
+    /// Also answers whether nothing is left in the machine.
     fn run(
         &mut self,
         store: &Store,
@@ -191,7 +231,7 @@ impl Session {
         belows: Vec<Below>,
         jobs: Vec<Job>,
         observer: &dyn Observer,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, bool)> {
         go_on(observer)?;
         let (mut story, frozen) = self.take(request, target, observer)?;
         let mut qmp = self.qmp.monitor()?;
@@ -205,7 +245,7 @@ impl Session {
         }
         let kept = keep(request, &disks, jobs, observer)?;
         // The point in time is not needed any more; its bitmaps are.
-        let since: Vec<String> = self.rig.taps.iter().filter_map(|tap| tap.bitmap.clone()).collect();
+        let since = self.rig.since();
         let all: Vec<String> = since.iter().chain(&self.keep).cloned().collect();
         for taken in &mut disks {
             taken.disk = std::sync::Arc::new(kiln_disk::StackDisk::new(Vec::new()));
@@ -215,11 +255,22 @@ impl Session {
         let images = publish(store, request, &disks, kept, &story, observer)?;
         if let Some(record) = &target.instance {
             let bitmaps: Vec<Option<String>> = self.rig.taps.iter().map(|tap| tap.bitmap.clone()).collect();
-            remember(store, record, &disks, &images, &bitmaps, story.point)?;
+            if let Err(error) = remember(store, record, &disks, &images, &bitmaps, story.point) {
+                for image in &images {
+                    // The first error is the one to tell.
+                    let _ = store.remove(&image.manifest.id);
+                }
+                return Err(error);
+            }
             self.keep = since;
+            if let Some(watchdog) = &mut self.watchdog {
+                // Without one, the next capture takes away what is left.
+                let _ = watchdog.tell(State::Published);
+            }
         }
-        self.rig.undo(qmp.as_mut(), &self.keep, true)?;
-        Ok(outcome(images, frozen))
+        // The images are there: nothing makes a failure of that any more.
+        let tidy = self.rig.undo(qmp.as_mut(), &self.keep, true).is_ok();
+        Ok((outcome(images, frozen), tidy))
     }
 
     /// Freezes, takes the point in time, thaws.
@@ -347,9 +398,32 @@ impl Drop for Session {
     }
 }
 
-/// An empty file of the disk's length in the job's folder.
-fn fleece(job: &Job, len: u64) -> Result<PathBuf> {
-    let (file, path) = job.create_file("fleece.raw")?;
+fn has_room(dir: &Path, needed: u64) -> Result<()> {
+    let place = dir.display().to_string();
+    let (free, _) = os::free_space(dir).map_err(|source| DiskError::io("measure", &place, source))?;
+    if free < needed {
+        return Err(Refusal::Space { place, needed, free }.into());
+    }
+    Ok(())
+}
+
+/// A folder of our own that goes with the value.
+fn temporary(base: &Path) -> Result<tempfile::TempDir> {
+    let made = tempfile::Builder::new().prefix("kiln-").tempdir_in(base);
+    Ok(made.map_err(|source| DiskError::io("create a folder in", base.display().to_string(), source))?)
+}
+
+/// An empty file of the disk's length in the folder that is meant for it, else in the job's.
+fn fleece(job: &Job, dir: Option<&Path>, number: usize, len: u64) -> Result<PathBuf> {
+    let (file, path) = match dir {
+        Some(dir) => {
+            let path = dir.join(format!("fleece{number}.raw"));
+            let file = File::create_new(&path)
+                .map_err(|source| DiskError::io("create", path.display().to_string(), source))?;
+            (file, path)
+        }
+        None => job.create_file("fleece.raw")?,
+    };
     file.set_len(len)
         .map_err(|source| DiskError::io("set the length of", path.display().to_string(), source))?;
     Ok(std::path::absolute(&path).unwrap_or(path))

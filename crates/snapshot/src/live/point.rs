@@ -10,9 +10,13 @@
 //! between the points in time of two disks. Another QEMU, whose devices have no such node to turn, gets its filters by
 //! setting the property `drive` of each device; of several, while it is paused for some milliseconds.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kiln_disk::os;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -68,15 +72,24 @@ pub(crate) struct Rig {
     /// The disks.
     pub(crate) taps: Vec<Tap>,
     /// For tests: writes to the fleece fail with this error number.
-    pub(crate) broken_fleece: Option<i32>,
+    pub(crate) broken_copy: Option<i32>,
+    /// For tests: what then happens to the guest's write.
+    pub(crate) guest_pays: bool,
     /// The socket of the NBD server.
     pub(crate) socket: PathBuf,
+    /// The same as QEMU is told: relative to its working directory where that is the socket's folder.
+    pub(crate) listen: String,
 }
 
 impl Rig {
     /// Whether the machine has to be paused for the point in time.
     pub(crate) fn pauses(&self) -> bool {
         self.taps.iter().filter(|tap| matches!(tap.way, Way::Drive { .. })).count() > 1
+    }
+
+    /// The bitmaps that count from this point in time on.
+    pub(crate) fn since(&self) -> Vec<String> {
+        self.taps.iter().filter_map(|tap| tap.bitmap.clone()).collect()
     }
 
     pub(crate) fn name(&self, what: &str, number: usize) -> String {
@@ -88,16 +101,20 @@ impl Rig {
         for tap in &self.taps {
             let fleece = self.name("fleece", tap.number);
             let mut file = json!({ "driver": "file", "filename": tap.fleece.display().to_string() });
-            if let Some(errno) = self.broken_fleece {
+            if let Some(errno) = self.broken_copy {
                 let errors = json!([{ "event": "none", "iotype": "write", "errno": errno }]);
                 file = json!({ "driver": "blkdebug", "image": file, "inject-error": errors });
             }
             qmp.execute("blockdev-add", json!({ "driver": "raw", "node-name": fleece, "file": file }))?;
+            let (on_error, timeout) = match self.guest_pays {
+                false => ("break-snapshot", CBW_TIMEOUT_SECONDS),
+                true => ("break-guest-write", 0),
+            };
             qmp.execute(
                 "blockdev-add",
                 json!({ "driver": "copy-before-write", "node-name": self.name("cbw", tap.number),
                         "file": tap.node, "target": fleece,
-                        "on-cbw-error": "break-snapshot", "cbw-timeout": CBW_TIMEOUT_SECONDS }),
+                        "on-cbw-error": on_error, "cbw-timeout": timeout }),
             )?;
         }
         Ok(())
@@ -162,8 +179,8 @@ impl Rig {
 
     /// Opens the point in time for reading.
     pub(crate) fn open(&self, qmp: &mut dyn Monitor) -> kiln_qemu::Result<()> {
-        let socket = self.socket.display().to_string();
-        qmp.execute("nbd-server-start", json!({ "addr": { "type": "unix", "data": { "path": socket } } }))?;
+        let start = json!({ "addr": { "type": "unix", "data": { "path": self.listen } } });
+        qmp.execute("nbd-server-start", start)?;
         for tap in &self.taps {
             let snap = self.name("snap", tap.number);
             qmp.execute(
@@ -209,8 +226,9 @@ impl Rig {
                 first = result;
             }
         };
-        note(remove_exports(qmp, &prefix, self.socket.exists()));
         let nodes = nodes(qmp)?;
+        await_targets(&self.taps, &nodes, &prefix);
+        note(remove_exports(qmp, &prefix, self.socket.exists()));
         let ours: Vec<&str> = nodes
             .iter()
             .filter_map(|node| node_name(node))
@@ -232,7 +250,9 @@ impl Rig {
         for tap in &self.taps {
             let bitmaps = nodes.iter().find(|node| node_name(node) == Some(&tap.node)).map(bitmaps_of);
             for bitmap in bitmaps.into_iter().flatten() {
-                if bitmap.name.starts_with(&prefix) && !keep.contains(&bitmap.name) {
+                let is_ours =
+                    bitmap.name.starts_with(&prefix) || tap.counted.as_deref() == Some(bitmap.name.as_str());
+                if is_ours && !keep.contains(&bitmap.name) {
                     let named = json!({ "node": tap.node, "name": bitmap.name });
                     note(qmp.execute("block-dirty-bitmap-remove", named).map(drop));
                 }
@@ -242,19 +262,56 @@ impl Rig {
     }
 }
 
-/// Exports end when their last reader has gone.
+/// Waits until copies that were begun can end. Taking a node away makes QEMU wait for what is under way on it, and the
+/// guest with it; so while a target does not answer, it is this process that waits. A file beside the fleece tells:
+/// when it can be written and synced, so can the fleece.
+fn await_targets(taps: &[Tap], nodes: &[Value], prefix: &str) {
+    let is_fleece = |node: &&Value| {
+        node_name(node).is_some_and(|name| name.starts_with(prefix) && name.contains("-fleece"))
+    };
+    let named = nodes.iter().filter(is_fleece).filter_map(|node| node.get("file")?.as_str());
+    // Of nodes that a capture before left, only QEMU knows the file.
+    let files: Vec<&Path> = named.map(Path::new).filter(|path| path.is_absolute()).collect();
+    if !nodes.iter().any(|node| is_fleece(&node)) {
+        return;
+    }
+    let ours = taps.iter().map(|tap| tap.fleece.as_path());
+    let dirs: BTreeSet<&Path> = files.into_iter().chain(ours).filter_map(Path::parent).collect();
+    for dir in dirs {
+        // A full or broken target answers as well: with an error. The folder of a job that died may be gone.
+        let _ = dir.ancestors().find(|dir| dir.is_dir()).map(probe);
+    }
+}
+
+/// Writes a byte into a folder's file system and waits until it is there.
+fn probe(dir: &Path) -> std::io::Result<()> {
+    let named = dir.join("probe");
+    let (mut file, has_name) = match os::unnamed(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => (File::create_new(&named)?, true),
+        other => (other?, false),
+    };
+    let written = file.write_all(&[0]).and_then(|()| file.sync_all());
+    if has_name {
+        std::fs::remove_file(&named)?;
+    }
+    written
+}
+
+/// Exports end when their last reader has gone. With the last of all captures' exports goes the server; who speaks to
+/// the machine protocol has it alone meanwhile.
 fn remove_exports(qmp: &mut dyn Monitor, prefix: &str, serves: bool) -> kiln_qemu::Result<()> {
     let began = Instant::now();
     let mut removed = serves;
+    let mut others;
     loop {
         let exports = qmp.execute("query-block-exports", json!({}))?;
-        let ids: Vec<String> = exports
+        let (ids, rest): (Vec<String>, Vec<String>) = exports
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|export| Some(export.get("id")?.as_str()?.to_owned()))
-            .filter(|id| id.starts_with(prefix))
-            .collect();
+            .partition(|id| id.starts_with(prefix));
+        others = rest.iter().any(|id| id.starts_with(PREFIX));
         if ids.is_empty() {
             break;
         }
@@ -268,7 +325,7 @@ fn remove_exports(qmp: &mut dyn Monitor, prefix: &str, serves: bool) -> kiln_qem
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    if removed {
+    if removed && !others {
         // It may never have been started.
         let _ = qmp.execute("nbd-server-stop", json!({}));
     }

@@ -37,8 +37,8 @@ pub(crate) struct Orders {
     pub(crate) limit_ms: u64,
     /// The capture's process.
     pub(crate) parent: u32,
-    /// A folder that goes in the end.
-    pub(crate) scratch: Option<PathBuf>,
+    /// Folders that go in the end.
+    pub(crate) scratch: Vec<PathBuf>,
 }
 
 /// How far the capture is.
@@ -53,6 +53,8 @@ pub(crate) enum State {
     Pausing,
     /// It goes on.
     Resumed,
+    /// The images are there: their bitmaps are the ones that stay.
+    Published,
     /// Everything is as it was.
     Done,
 }
@@ -133,7 +135,7 @@ pub fn watch(input: impl Read + Send + 'static) -> Result<()> {
     });
     let bad = |words: String| Error::from(Refusal::Program { program: "the watchdog", words });
     let first = lines.recv().map_err(|error| bad(error.to_string()))?;
-    let orders: Orders = serde_json::from_str(&first).map_err(|error| bad(error.to_string()))?;
+    let mut orders: Orders = serde_json::from_str(&first).map_err(|error| bad(error.to_string()))?;
     let allowed = Duration::from_millis(orders.limit_ms).saturating_add(GRACE);
     let (mut frozen, mut paused): (Option<Instant>, bool) = (None, false);
     loop {
@@ -145,6 +147,7 @@ pub fn watch(input: impl Read + Send + 'static) -> Result<()> {
                 Ok(State::Thawed) => frozen = None,
                 Ok(State::Pausing) => paused = true,
                 Ok(State::Resumed) => paused = false,
+                Ok(State::Published) => orders.keep = orders.rig.since(),
                 Ok(State::Done) => return Ok(()),
                 Err(_) => {}
             },
@@ -176,7 +179,8 @@ fn rescue(orders: &Orders, frozen: bool, paused: bool) -> Result<()> {
     let put_right = loop {
         let tried = (|| {
             let mut qmp = orders.qmp.monitor()?;
-            let undone = orders.rig.undo(qmp.as_mut(), &orders.keep, true);
+            // Nothing of a capture that began meanwhile.
+            let undone = orders.rig.undo(qmp.as_mut(), &orders.keep, false);
             if paused && !running(qmp.as_mut())? {
                 qmp.execute("cont", json!({}))?;
             }
@@ -189,7 +193,7 @@ fn rescue(orders: &Orders, frozen: bool, paused: bool) -> Result<()> {
             Ok(()) => break Ok(()),
         }
     };
-    if let Some(dir) = &orders.scratch {
+    for dir in &orders.scratch {
         let _ = std::fs::remove_dir_all(dir);
     }
     put_right
