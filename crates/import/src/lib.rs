@@ -15,6 +15,7 @@ mod fetch;
 mod flatten;
 pub mod guest;
 mod open;
+mod passing;
 mod plan;
 mod run;
 mod screen;
