@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use serde_json::Value;
+
 use crate::support::{Sandbox, overwrite, run};
 
 const FORMATS: [(&str, &str); 3] = [("raw", "raw"), ("qcow2", "qcow2"), ("vhd", "vpc")];
@@ -92,14 +94,14 @@ fn dry_run_writes_nothing() {
         .kiln(["convert", "--json", "--dry-run", "disk.raw", "out.raw"])
         .exits(0)
         .json("kiln.convert.v1");
-    assert_eq!((&json["dry_run"], &json["file_bytes"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!((&json["dry_run"], &json["file_bytes"]), (&true.into(), &Value::Null));
     assert_eq!(sandbox.names(), ["disk.raw"]);
 }
 
 #[test]
 fn pipes_work_on_both_sides() {
     let sandbox = Sandbox::new();
-    let disk = sandbox.disk("disk.raw", 5_000_001);
+    let disk = sandbox.disk("disk.raw", 5_000_192);
     let bytes = std::fs::read(&disk).unwrap();
     let ran = sandbox.kiln_with_input(["convert", "-O", "raw", "-", "-"], &bytes).exits(0);
     assert!(ran.stdout == bytes, "{} bytes", ran.stdout.len());
@@ -154,7 +156,7 @@ fn compression_is_zstd_unless_told_and_only_where_there_is_one() {
         let dest = format!("{kind}.qcow2");
         let words = ["convert", "-c", "disk.raw", &dest];
         sandbox.kiln(words.iter().chain(extra)).exits(0);
-        let info: serde_json::Value =
+        let info: Value =
             serde_json::from_str(&sandbox.tool("qemu-img", ["info", "--output=json", &dest])).unwrap();
         assert_eq!(info["format-specific"]["data"]["compression-type"], kind);
         sandbox.tool("qemu-img", ["compare", "-f", "raw", "-F", "qcow2", "disk.raw", &dest]);
@@ -267,4 +269,98 @@ fn archive_for_gcp_is_one_sparse_member_with_the_same_disk_for_gnu_tar() {
     sandbox.tool("cmp", ["one.tar.gz", "five.tar.gz"]);
     let error = sandbox.kiln(["convert", "--json", "--for", "gcp", "disk.raw", "image.zip"]).exits(2).error();
     assert_eq!(error["code"], "target.name");
+}
+
+/// A copy that was cut, a newline behind the last byte, a tool that does not fill up: every way in takes the disk
+/// that qemu-img takes, and says what was added.
+#[test]
+fn a_raw_disk_of_odd_length_is_the_disk_that_qemu_img_makes_of_it_by_every_way() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.disk("odd.raw", (9 << 20) + 300);
+    sandbox.tool("qemu-img", ["convert", "-f", "raw", "-O", "raw", "odd.raw", "whole.raw"]);
+    let whole = sandbox.kiln(["verify", "--json", "--raw-digest", "whole.raw"]).exits(0);
+    let whole = whole.json("kiln.verify.v1");
+    let content = &whole["content_digest"];
+    let padded = |findings: &Value, at: u64| {
+        let found: Vec<&Value> =
+            findings.as_array().unwrap().iter().filter(|f| f["id"] == "disk.length.padded").collect();
+        assert_eq!(found.len(), 1, "{findings:#}");
+        assert_eq!(found[0]["offset_bytes"], at, "{findings:#}");
+        assert_eq!(found[0]["guest"]["length_bytes"], 212, "{findings:#}");
+        assert_eq!(found[0]["severity"], "advice");
+    };
+    let len = (9 << 20) + 300;
+    for (name, command) in [
+        ("odd.raw.gz", "gzip -1 -c odd.raw"),
+        ("odd.raw.xz", "xz -0 -c odd.raw"),
+        ("odd.raw.zst", "zstd -q -c odd.raw"),
+        ("odd.raw.bz2", "bzip2 -1 -c odd.raw"),
+    ] {
+        sandbox.tool("sh", ["-c", &format!("{command} > {name}")]);
+    }
+    std::fs::copy(&disk, sandbox.path("disk.raw")).unwrap();
+    sandbox.tool("tar", ["-cf", "odd.tar", "disk.raw"]);
+    for name in ["odd.raw", "odd.raw.gz", "odd.raw.xz", "odd.raw.zst", "odd.raw.bz2", "odd.tar"] {
+        let at = if name == "odd.tar" { len + 512 } else { len };
+        let bytes = std::fs::read(sandbox.path(name)).unwrap();
+        let verified =
+            sandbox.kiln(["verify", "--json", "--raw-digest", name]).exits(0).json("kiln.verify.v1");
+        assert_eq!((&verified["content_digest"], &verified["raw_digest"]), (content, &whole["raw_digest"]));
+        padded(&verified["findings"], at);
+        let sum = sandbox.tool("sha256sum", [name]);
+        assert!(
+            verified.to_string().contains(sum.split(' ').next().unwrap()),
+            "{name}: the file's own digest"
+        );
+        sandbox.kiln(["verify", "--deep", "-q", name]).exits(0);
+        sandbox.kiln(["verify", "-q", name, "--against", "whole.raw"]).exits(0);
+        sandbox.kiln(["verify", "-q", "whole.raw", "--against", name]).exits(0);
+        sandbox.kiln(["check", "-q", name]).exits(0);
+        for format in ["raw", "qcow2", "vhd", "vhdx", "vmdk", "vdi"] {
+            let out = format!("out.{format}");
+            let words = ["convert", "--json", "-O", format, name, &out];
+            let done = sandbox.kiln(words).exits(0).json("kiln.convert.v1");
+            assert_eq!(&done["content_digest"], content, "{name} to {format}");
+            padded(&done["findings"], at);
+            std::fs::remove_file(sandbox.path(&out)).unwrap();
+        }
+        let piped = sandbox.kiln_with_input(["convert", "-q", "-O", "raw", "-", "out.raw"], &bytes);
+        piped.exits(0);
+        sandbox.tool("cmp", ["out.raw", "whole.raw"]);
+        std::fs::remove_file(sandbox.path("out.raw")).unwrap();
+
+        let sha = sum.split(' ').next().unwrap();
+        let words = ["import", "--json", name, "--name", "x", "--replace", "--sha256", sha];
+        let done = sandbox.kiln(words).exits(0).json("kiln.import.v1");
+        assert_eq!(&done["content_digest"], content, "{name}");
+        padded(&done["findings"], at);
+        let words = ["import", "--json", "-", "--name", "x", "--replace", "--sha256", sha];
+        let done = sandbox.kiln_with_input(words, &bytes).exits(0).json("kiln.import.v1");
+        assert_eq!(&done["content_digest"], content, "{name}, pipe");
+        padded(&done["findings"], at);
+        let server = kiln_testkit::http::Server::start();
+        server.put("/f", kiln_testkit::http::Served::new(bytes));
+        let url = server.url("/f");
+        let words = ["import", "--json", &url, "--name", "x", "--replace", "--sha256", sha];
+        let done = sandbox.kiln(words).exits(0).json("kiln.import.v1");
+        assert_eq!(&done["content_digest"], content, "{name}, server");
+        padded(&done["findings"], at);
+    }
+    let text = sandbox.kiln(["convert", "odd.raw", "out.qcow2"]).exits(0);
+    let said = format!("{}{}", text.text(), text.stderr);
+    assert!(said.contains("ADVICE  disk.length.padded") && said.contains("212 zeros are added"), "{said}");
+    sandbox.tool("qemu-img", ["compare", "-f", "raw", "-F", "qcow2", "odd.raw", "out.qcow2"]);
+    let words = ["import", "--json", "-", "--name", "y", "--source-bytes", &len.to_string()];
+    let bytes = std::fs::read(&disk).unwrap();
+    let done = sandbox.kiln_with_input(words, &bytes).exits(0).json("kiln.import.v1");
+    assert_eq!(
+        (&done["content_digest"], &done["source"]["passage"]["one_pass"]),
+        (content, &Value::Bool(true))
+    );
+    sandbox.kiln(["verify", "-q", "y", "--against", "odd.raw"]).exits(0);
+    let inspected = sandbox.kiln(["inspect", "--json", "odd.raw"]).exits(0).json("kiln.inspect.v1");
+    assert_eq!(
+        (&inspected["disk_bytes"], &inspected["details"]["padding_bytes"]),
+        (&(len + 212).into(), &212.into())
+    );
 }

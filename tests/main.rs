@@ -19,6 +19,7 @@ mod inspect;
 mod interrupted;
 mod launch;
 mod map;
+mod network;
 mod ova;
 mod real_disk;
 mod received;

@@ -218,3 +218,76 @@ fn convert_and_export_write_appliances_that_other_programs_take() {
     std::fs::write(sandbox.path("piped.ova"), &piped.stdout).unwrap();
     assert_eq!(content(&sandbox, &["piped.ova"]), content(&sandbox, &["disk.raw"]));
 }
+
+#[test]
+fn a_disk_that_is_compressed_by_itself_is_the_same_disk_by_every_way() {
+    let sandbox = Sandbox::new();
+    one_disk(&sandbox);
+    let plain = sandbox.kiln(["verify", "--json", "disk.raw"]).exits(0).json("kiln.verify.v1");
+    sandbox.tool("gzip", ["-1", "disk-1.qcow2"]);
+    appliance(&sandbox, &[("disk-1.qcow2.gz", 8 << 20)]);
+    let text = std::fs::read_to_string(sandbox.path("box.ovf")).unwrap();
+    assert!(!text.contains("compression"));
+    let packed = text.replace("disk-1.qcow2.gz\"", "disk-1.qcow2.gz\" ovf:compression=\"gzip\"");
+    std::fs::write(sandbox.path("box.ovf"), packed).unwrap();
+    std::fs::remove_file(sandbox.path("box.mf")).unwrap();
+    sandbox.tool("tar", ["--format=ustar", "-cf", "box.ova", "box.ovf", "disk-1.qcow2.gz"]);
+    for name in ["box.ova", "box.ovf"] {
+        let inspected = sandbox.kiln(["inspect", "--json", name]).exits(0).json("kiln.inspect.v1");
+        assert_eq!(inspected["disk_bytes"], 8 << 20, "{name}");
+        let format = inspected["details"]["disk_format"].as_str().unwrap();
+        assert!(format.starts_with("gzip > qcow2, v3"), "{format}");
+        let verified = sandbox.kiln(["verify", "--json", name]).exits(0).json("kiln.verify.v1");
+        assert_eq!(verified["content_digest"], plain["content_digest"], "{name}");
+        sandbox.kiln(["verify", "--deep", "-q", name, "--against", "disk.raw"]).exits(0);
+        sandbox.kiln(["convert", "-q", name, "out.raw"]).exits(0);
+        sandbox.tool("cmp", ["disk.raw", "out.raw"]);
+        std::fs::remove_file(sandbox.path("out.raw")).unwrap();
+        let done = sandbox.kiln(["import", "--json", name, "--name", "x", "--replace"]).exits(0);
+        let done = done.json("kiln.import.v1");
+        assert_eq!(done["content_digest"], plain["content_digest"], "{name}");
+        let passage = &done["source"]["passage"];
+        assert_eq!(passage["reason"], "the disk in it is compressed by itself", "{passage}");
+        assert!(passage["scratch_bytes"].as_u64().unwrap() > 0, "{passage}");
+    }
+    assert_eq!(sandbox.temporary_names(), Vec::<String>::new());
+    assert_eq!(crate::support::names_in(&sandbox.store().join("staging")), Vec::<String>::new());
+}
+
+#[test]
+fn an_appliance_through_a_pipe_or_from_a_server_is_decoded_as_it_comes_or_kept_first_and_that_is_said() {
+    let sandbox = Sandbox::new();
+    for in_one in [true, false] {
+        if in_one {
+            sandbox.disk("disk.raw", 8 << 20);
+            sandbox.kiln(["convert", "-q", "-O", "ova", "disk.raw", "box.ova"]).exits(0);
+        } else {
+            one_disk(&sandbox);
+        }
+        by_every_way(&sandbox, in_one);
+        sandbox.kiln(["rm", "plain"]).exits(0);
+        std::fs::remove_file(sandbox.path("box.ova")).unwrap();
+    }
+}
+
+fn by_every_way(sandbox: &Sandbox, in_one: bool) {
+    let plain = sandbox.kiln(["import", "--json", "box.ova", "--name", "plain"]).exits(0);
+    let plain = plain.json("kiln.import.v1");
+    let bytes = std::fs::read(sandbox.path("box.ova")).unwrap();
+    let sum = sandbox.tool("sha256sum", ["box.ova"]).split(' ').next().unwrap().to_owned();
+    let server = kiln_testkit::http::Server::start();
+    server.put("/box.ova", kiln_testkit::http::Served::new(bytes.clone()));
+    let url = server.url("/box.ova");
+    let words = |from| ["import", "--json", from, "--name", "x", "--replace", "--sha256", &sum];
+    for ran in [sandbox.kiln_with_input(words("-"), &bytes), sandbox.kiln(words(&url))] {
+        let done = ran.exits(0).json("kiln.import.v1");
+        assert_eq!((&done["content_digest"], &done["layers"]), (&plain["content_digest"], &plain["layers"]));
+        let passage = &done["source"]["passage"];
+        assert_eq!(passage["one_pass"], in_one, "{passage}");
+        assert!(in_one || passage["reason"].is_string(), "{passage}");
+        let show = |name: &str| sandbox.kiln(["show", "--json", name]).ok();
+        let machine =
+            |text: String| serde_json::from_str::<Value>(&text).unwrap()["provenance"]["appliance"].clone();
+        assert_eq!(machine(show("x")), machine(show("plain")));
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Ran, Sandbox, names_in};
 
 /// Name, command that makes it of `disk.raw`, whether a server lets it be stored as it comes, and whether a pipe does.
-const FORMS: [(&str, &str, bool, bool); 11] = [
+const FORMS: [(&str, &str, bool, bool); 15] = [
     ("disk.raw", "cat disk.raw", true, false),
     ("disk.raw.gz", "gzip -1 -c disk.raw", true, false),
     ("disk.raw.xz", "xz -0 -T2 --block-size=4MiB -c disk.raw", true, false),
@@ -19,15 +19,33 @@ const FORMS: [(&str, &str, bool, bool); 11] = [
     ("disk.raw.lz4", "lz4 -q -c --content-size disk.raw", true, true),
     ("disk.vmdk", "cat stream.vmdk", true, true),
     ("disk.vmdk.gz", "gzip -1 -c stream.vmdk", true, true),
-    ("disk.qcow2", "cat disk.qcow2", false, false),
-    ("disk.qcow2.gz", "gzip -1 -c disk.qcow2", false, false),
-    ("gcp.tar.gz", "tar --format=oldgnu -Sczf - disk.raw", false, false),
+    ("disk.qcow2", "cat disk.qcow2", true, true),
+    ("disk.qcow2.gz", "gzip -1 -c disk.qcow2", true, true),
+    ("small.qcow2.xz", "xz -0 -c small.qcow2", true, true),
+    ("used.qcow2", "cat used.qcow2", false, false),
+    ("gcp.tar.gz", "tar --format=oldgnu -Sczf - disk.raw", true, true),
+    ("plain.tar", "tar -cf - disk.raw", true, true),
+    ("box.tar.zst", "tar -cf - disk.qcow2 | zstd -q -c", false, false),
 ];
 
 /// A disk of 24 MiB with some data, whose partition table tells where it ends.
 fn small_disk(sandbox: &Sandbox) {
     sandbox.disk("disk.raw", 24 << 20);
     sandbox.tool("sgdisk", ["--clear", "--new=1:2048:40959", "disk.raw"]);
+}
+
+/// The same disk as a machine may leave it: the end of the disk at the beginning of the file, and with a snapshot, whose
+/// list is not where a stream could tell.
+fn used(sandbox: &Sandbox) {
+    sandbox.tool("qemu-img", ["create", "-q", "-f", "qcow2", "used.qcow2", "24M"]);
+    let disk = std::fs::read(sandbox.path("disk.raw")).unwrap();
+    sandbox.tool("qemu-img", ["snapshot", "-c", "x", "used.qcow2"]);
+    for (number, part) in disk.chunks(1 << 20).enumerate().rev() {
+        std::fs::write(sandbox.path("part"), part).unwrap();
+        let write = format!("write -s part {}M {}", number, part.len());
+        sandbox.tool("qemu-io", ["-f", "qcow2", "-c", &write, "used.qcow2"]);
+    }
+    std::fs::remove_file(sandbox.path("part")).unwrap();
 }
 
 /// The disk in this form.
@@ -37,6 +55,12 @@ fn form(sandbox: &Sandbox, name: &str) {
     }
     if name.contains("qcow2") && !sandbox.path("disk.qcow2").exists() {
         sandbox.tool("qemu-img", ["convert", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
+    }
+    if name.starts_with("small") && !sandbox.path("small.qcow2").exists() {
+        sandbox.tool("qemu-img", ["convert", "-c", "-O", "qcow2", "disk.raw", "small.qcow2"]);
+    }
+    if name.starts_with("used") && !sandbox.path("used.qcow2").exists() {
+        used(sandbox);
     }
     if name.contains("vmdk") && !sandbox.path("stream.vmdk").exists() {
         let words =

@@ -13,7 +13,8 @@ use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Limits, pipe
 use kiln_format::transfer::spool_input;
 use kiln_format::wrap::{Place, Unwrapped, unwrap};
 use kiln_format::{
-    AllowList, CheckReport, CheckScope, Choice, Format, Image, OpenContext, Resolved, Siblings, Tolerance,
+    AllowList, CheckReport, CheckScope, Choice, Format, Image, OpenContext, Resolved, Scratch, Siblings,
+    Tolerance,
 };
 
 use crate::error::{About, CliError, Result};
@@ -57,6 +58,8 @@ pub(crate) struct Input {
     path: Option<PathBuf>,
     /// What is inside its wrappers, once they are off.
     inside: Option<Unwrapped>,
+    /// Where parts of it may be unpacked.
+    scratch: Option<Arc<Scratch>>,
     /// The image of the store whose uppermost layer the file is, when it has several.
     layered: Option<Box<StoredImage>>,
 }
@@ -64,7 +67,7 @@ pub(crate) struct Input {
 impl Input {
     /// A file that is open already and has nothing beside it.
     pub(crate) fn unplaced(file: Arc<FileSource>, label: String) -> Self {
-        Self { file, label, path: None, inside: None, layered: None }
+        Self { file, label, path: None, inside: None, scratch: None, layered: None }
     }
 
     /// An image of the store: the file is its uppermost layer, and what lies below is said by the manifest.
@@ -112,6 +115,8 @@ impl Input {
         let dir = spool_dir.map_or_else(spool::default_dir, Path::to_owned);
         let place = Place { dir: &dir, max_len: MAX_CONTENT, threads: pipeline::default_threads() };
         self.inside = unwrap(&self.source(), place, reporter)?;
+        let (max_len, threads) = (place.max_len, place.threads);
+        self.scratch = Some(Arc::new(Scratch::new(dir, max_len, threads, reporter.stop())));
         Ok(())
     }
 
@@ -145,6 +150,7 @@ impl Input {
         if let Some(path) = self.path.as_ref().filter(|_| self.inside.is_none()) {
             context.resolver = Arc::new(Siblings::beside(path, context.resolver));
         }
+        context.scratch.clone_from(&self.scratch);
         Ok(context)
     }
 

@@ -58,6 +58,11 @@ impl Reporter {
         Self { mode, notes, cancelled, phase: Mutex::new(None) }
     }
 
+    /// The wish to stop, for work that reports to nobody.
+    pub(crate) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
     /// Takes the bar off the screen, so that what is printed next stands on its own line.
     pub(crate) fn clear(&self) {
         if let Some(phase) = self.phase.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -10,6 +10,7 @@ use crate::foreign::{FOREIGN, Foreign};
 use crate::image::{CheckScope, Image, OpenContext, Tolerance};
 use crate::partitions::{Layout, primaries};
 use crate::raw;
+use crate::sectors::{PADDED, in_whole_sectors};
 use crate::table::{Evidence, FORMATS, Format, ProbeInput};
 use crate::wire::{bytes, le16};
 
@@ -185,7 +186,8 @@ pub fn open(source: Arc<dyn ByteSource>, choice: Choice, context: &OpenContext) 
     open_as(select(source.as_ref(), choice)?, source, context)
 }
 
-/// Opens a container of a known format.
+/// Opens a container of a known format. An incomplete last sector is filled up with zeros, which
+/// [`Image::remarks`] tells.
 ///
 /// # Errors
 /// [`Error::Refused`] (`disk.only-one`) when `context` chooses a disk and the file is one; whatever the format says.
@@ -194,7 +196,7 @@ pub fn open_as(
     source: Arc<dyn ByteSource>,
     context: &OpenContext,
 ) -> Result<Box<dyn Image>> {
-    let image = (format.open)(source, context)?;
+    let image = in_whole_sectors((format.open)(source, context)?);
     match &context.part {
         Some(part) if !image.has_parts() => Err(Error::Refused {
             code: "disk.only-one",
@@ -208,7 +210,7 @@ pub fn open_as(
 }
 
 /// What checks of any format can find before or beside the format's own.
-pub static CHECKS: &[CheckSpec] = &[UNREADABLE, NO_IMAGE, REFERENCE];
+pub static CHECKS: &[CheckSpec] = &[UNREADABLE, NO_IMAGE, REFERENCE, PADDED];
 
 static UNREADABLE: CheckSpec = CheckSpec {
     id: "format.unreadable",
@@ -309,7 +311,7 @@ pub(crate) fn open_checked(
     report.format = Some(format);
     let context = OpenContext { tolerance: Tolerance::Damaged, ..context.clone() };
     let image = match (format.open)(source, &context) {
-        Ok(image) => image,
+        Ok(image) => in_whole_sectors(image),
         Err(error @ (Error::Malformed { .. } | Error::Unsupported { .. })) => {
             report.findings.push(finding_of(&UNREADABLE, &error));
             return Ok((report, None));

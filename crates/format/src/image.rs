@@ -7,6 +7,7 @@ use kiln_disk::{Budget, Disk, Findings, Observer, Result};
 use crate::facts::Facts;
 use crate::ova::Appliance;
 use crate::resolver::{DenyAll, Resolver};
+use crate::scratch::Scratch;
 use crate::table::Format;
 
 /// How much damage an open may pass over.
@@ -34,6 +35,8 @@ pub struct OpenContext {
     pub tolerance: Tolerance,
     /// Which disk of an appliance: its number from 1, its id or the name of its file.
     pub part: Option<String>,
+    /// Where parts that are compressed by themselves may be unpacked; nowhere by default.
+    pub scratch: Option<Arc<Scratch>>,
 }
 
 impl OpenContext {
@@ -47,6 +50,7 @@ impl OpenContext {
             snapshot: None,
             tolerance: Tolerance::Strict,
             part: None,
+            scratch: None,
         }
     }
 
@@ -74,6 +78,17 @@ pub enum CheckScope {
     Metadata,
     /// Also decode every piece of encoded data.
     Data,
+    /// As [`CheckScope::Data`], without decoding what a read of the whole disk decodes: for whoever reads all of it
+    /// as well. Complete only when that read succeeds.
+    BesideReading,
+}
+
+impl CheckScope {
+    /// Whether data is looked at too.
+    #[must_use]
+    pub const fn includes_data(self) -> bool {
+        !matches!(self, Self::Metadata)
+    }
 }
 
 /// A container opened for reading: a disk that can tell about itself.
@@ -96,6 +111,12 @@ pub trait Image: Disk {
     /// Whether the file may hold several disks, of which [`OpenContext::part`] chooses one.
     fn has_parts(&self) -> bool {
         self.appliance().is_some()
+    }
+
+    /// What the opening has shown and whoever uses the disk should be told, damaged or not; part of what
+    /// [`Image::check`] finds. Costs nothing.
+    fn remarks(&self) -> Findings {
+        Findings::default()
     }
 
     /// The machine that the disk belongs to, where the file describes one.

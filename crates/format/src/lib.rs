@@ -31,6 +31,8 @@ mod options;
 mod pages;
 mod pieces;
 mod resolver;
+mod scratch;
+mod sectors;
 mod siblings;
 pub mod summary;
 mod table;
@@ -60,5 +62,7 @@ pub use identify::{
 pub use image::{CheckScope, Image, OpenContext, Tolerance};
 pub use options::{OptionSpec, Options};
 pub use resolver::{AllowList, DenyAll, ExternalRef, ExternalRole, Resolved, Resolver};
+pub use scratch::Scratch;
+pub use sectors::{padding, whole_sectors};
 pub use siblings::Siblings;
 pub use table::{Create, CreateFn, Evidence, FORMATS, Format, OpenFn, ProbeInput, by_name};

@@ -12,6 +12,8 @@ pub(crate) struct Nested {
     image: Box<dyn Image>,
     /// Where its file begins in the outer one; none when it does not lie there in one piece.
     base: Option<FileOffset>,
+    /// Ids of the wrappers around its file, the outermost first.
+    wrappers: Vec<&'static str>,
 }
 
 /// An error of a file inside another, its place counted in the outer one. A place that is nowhere in it is kept: it
@@ -28,7 +30,18 @@ pub(crate) fn moved(error: Error, base: Option<FileOffset>) -> Error {
 impl Nested {
     /// Wraps an open disk.
     pub(crate) fn new(image: Box<dyn Image>, base: Option<FileOffset>) -> Self {
-        Self { image, base }
+        Self { image, base, wrappers: Vec::new() }
+    }
+
+    /// Notes the wrappers that its file was in.
+    pub(crate) fn packed_in(mut self, wrappers: Vec<&'static str>) -> Self {
+        self.wrappers = wrappers;
+        self
+    }
+
+    /// Ids of the wrappers around its file, the outermost first.
+    pub(crate) fn wrappers(&self) -> &[&'static str] {
+        &self.wrappers
     }
 
     /// What its own headers say; places of references count in the outer file.

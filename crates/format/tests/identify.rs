@@ -220,11 +220,11 @@ fn a_probe_never_sees_more_than_it_is_given_and_never_panics_on_less() {
 }
 
 #[test]
-fn raw_disks_of_odd_lengths_open_at_their_length() {
-    for len in [0, 1, 511, 513, 65_537] {
+fn raw_disks_of_odd_lengths_open_in_whole_sectors() {
+    for (len, whole) in [(0, 0), (1, 512), (511, 512), (513, 1024), (65_537, 66_048)] {
         let source = Arc::new(MemorySource::new(vec![9; len]));
         let image = open(source, Choice::Declared(by_name("img").unwrap()), &OpenContext::new()).unwrap();
-        assert_eq!(image.disk_len(), len as u64);
-        assert_eq!(image.facts().disk_bytes, len as u64);
+        assert_eq!(image.disk_len(), whole);
+        assert_eq!(image.facts().disk_bytes, whole);
     }
 }

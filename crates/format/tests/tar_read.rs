@@ -553,7 +553,7 @@ mod disk_in_an_archive {
     use super::{Arc, TarBuilder};
 
     fn content() -> Vec<u8> {
-        let mut bytes = vec![0; 300_000];
+        let mut bytes = vec![0; 300_032];
         bytes[1000..70_000].fill(3);
         bytes[250_000..250_100].fill(4);
         bytes
@@ -573,11 +573,11 @@ mod disk_in_an_archive {
         plain.file("./disk.raw", &raw).file("SHA256SUMS", &[b'x'; 600]);
         let mut sparse = TarBuilder::default();
         let stored = [&raw[..70_144], &raw[249_856..250_368], &[]].concat();
-        sparse.old_sparse("disk.raw", 300_000, &[(0, 70_144), (249_856, 512), (300_000, 0)], &stored);
+        sparse.old_sparse("disk.raw", 300_032, &[(0, 70_144), (249_856, 512), (300_032, 0)], &stored);
         let mut inside = TarBuilder::default();
         inside.file("readme", &[b'x'; 600]).file("folder/disk.vhd", &vhd);
         for (bytes, len, kind) in
-            [(plain, 300_000, "raw"), (sparse, 300_000, "raw"), (inside, 262_144, "vhd")]
+            [(plain, 300_032, "raw"), (sparse, 300_032, "raw"), (inside, 262_144, "vhd")]
         {
             let image = opened(&bytes.finish(), None).unwrap();
             check_disk(image.as_ref(), &raw[..len]);
@@ -593,8 +593,8 @@ mod disk_in_an_archive {
         let bytes = two.finish();
         let error = opened(&bytes, None).err().unwrap();
         assert_eq!(error.code(), "tar.which-disk");
-        assert!(error.to_string().contains("1 is a.raw, 300000 bytes; 2 is b.img, 1024 bytes"), "{error}");
-        for (part, len) in [("1", 300_000), ("2", 1024), ("b.img", 1024), ("notes", 2000)] {
+        assert!(error.to_string().contains("1 is a.raw, 300032 bytes; 2 is b.img, 1024 bytes"), "{error}");
+        for (part, len) in [("1", 300_032), ("2", 1024), ("b.img", 1024), ("notes", 2048)] {
             assert_eq!(opened(&bytes, Some(part)).unwrap().disk_len(), len, "{part}");
         }
         for part in ["0", "3", "c", "../a.raw"] {
@@ -613,7 +613,7 @@ mod disk_in_an_archive {
 
     #[test]
     fn an_appliance_is_seen_however_far_behind_its_descriptor_is() {
-        let files = OvaBuilder::default().disk("disk.raw", content(), 300_000).files();
+        let files = OvaBuilder::default().disk("disk.raw", content(), 300_032).files();
         let mut late = TarBuilder::default();
         late.file(&files[2].0, &files[2].1).file(&files[1].0, &files[1].1).file(&files[0].0, &files[0].1);
         let bytes = late.finish();

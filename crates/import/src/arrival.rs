@@ -8,7 +8,7 @@ use kiln_disk::digest::{Algorithm, Digest};
 use kiln_disk::{Error as DiskError, FileSource, Observer};
 use kiln_format::transfer::spool_input;
 use kiln_format::wrap::{Arriving, Wrapped};
-use kiln_format::{Choice, Facts, Identity, raw, vmdk};
+use kiln_format::{Choice, Facts, Identity, ova, qcow2, raw, tar, vmdk};
 use serde::Serialize;
 
 use crate::checksum::Expected;
@@ -205,6 +205,9 @@ pub(crate) fn decodable(wrapped: Wrapped, rules: &Rules) -> Result<Result<Decoda
         Choice::Declared(declared) => declared == format,
         Choice::AsRaw => false,
     };
+    if rules.part.is_some() {
+        return Ok(Err("one disk of a file that may have several is asked for".to_owned()));
+    }
     let identity = wrapped.identity();
     match identity {
         Identity::Raw { .. } if wanted(&raw::FORMAT) => {
@@ -234,9 +237,27 @@ pub(crate) fn decodable(wrapped: Wrapped, rules: &Rules) -> Result<Result<Decoda
                 None => Ok(Err("this VMDK is read by its tables, at any place".to_owned())),
             }
         }
-        Identity::Container { format, .. } => {
-            Ok(Err(format!("{} is read by its tables, at any place", format.id)))
+        Identity::Container { format, .. }
+            if [&qcow2::FORMAT, &tar::FORMAT, &ova::FORMAT].contains(&format)
+                && wanted(format)
+                && rules.on_damage == OnDamage::Refuse =>
+        {
+            match wrapped.passing() {
+                Ok(facts) if facts.disk_bytes > rules.max_disk_bytes => {
+                    let (disk_bytes, allowed) = (facts.disk_bytes, rules.max_disk_bytes);
+                    Err(Refusal::TooLarge { disk_bytes, allowed }.into())
+                }
+                Ok(facts) if facts.disk_bytes > 0 => Ok(Ok(Decodable { wrapped, facts })),
+                Ok(_) | Err(None) => Ok(Err(by_tables(format))),
+                Err(Some(why)) => Ok(Err(why.to_owned())),
+            }
         }
+        Identity::Container { format, .. } => Ok(Err(by_tables(format))),
         _ => Ok(Err("what it is has to be looked at as a whole".to_owned())),
     }
+}
+
+/// Why a container cannot be decoded front to back.
+pub(crate) fn by_tables(format: &kiln_format::Format) -> String {
+    format!("{} is read by its tables, at any place", format.id)
 }

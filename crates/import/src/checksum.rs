@@ -12,6 +12,7 @@ use kiln_disk::digest::{Algorithm, Digest};
 use kiln_disk::{ByteSource, FileOffset, FileSource};
 
 use crate::error::{Refusal, Result};
+use crate::fetch::{FetchError, FetchProblem, Url};
 
 /// What the user knows about the file's digest.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +96,30 @@ pub fn expected(expect: &Expect, file_name: Option<&str>) -> Result<Vec<Expected
             lookup(&parse(text), list, file_name)
         }
     }
+}
+
+/// What the checksum file at `place` says about the file of this name. One on a server has to come by https: nothing
+/// else proves it.
+///
+/// # Errors
+/// As [`expected`]; [`crate::FetchProblem`].
+pub fn expected_at(
+    place: &crate::signature::Place,
+    file_name: Option<&str>,
+    options: &crate::fetch::FetchOptions,
+) -> Result<Vec<Expected>> {
+    let list = place.name();
+    let text = match place {
+        crate::signature::Place::File(path) => read_list(path)?,
+        crate::signature::Place::Url(text) => {
+            let url = Url::parse(text)?;
+            if !url.is_https() {
+                return Err(FetchError { url: url.shown(), problem: FetchProblem::Plain }.into());
+            }
+            String::from_utf8_lossy(&place.read(options, MAX_LIST)?).into_owned()
+        }
+    };
+    expected(&Expect::Text { list, text }, file_name)
 }
 
 /// Finds a file in a list.

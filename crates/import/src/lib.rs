@@ -15,6 +15,7 @@ mod fetch;
 mod flatten;
 pub mod guest;
 mod open;
+mod passing;
 mod plan;
 mod run;
 mod screen;
@@ -24,7 +25,9 @@ mod target;
 
 pub use arrival::Passage;
 pub use bundle::{Bundled, import_bundle, is_bundle, write_bundle};
-pub use checksum::{Entry, Expect, Expected, base_name, expected, lookup, parse as parse_checksums};
+pub use checksum::{
+    Entry, Expect, Expected, base_name, expected, expected_at, lookup, parse as parse_checksums,
+};
 pub use error::{Error, Refusal, Result};
 pub use export::{ExportOutcome, ExportPlan, ExportRequest, How, plan_export};
 pub use fetch::{FetchError, FetchOptions, FetchProblem, Traffic, is_url, shown_url, url_file_name};

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
@@ -13,11 +14,11 @@ use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{Budget, ByteSource, Error as DiskError, FileSource, Findings, Limits, Observer, pipeline};
 use kiln_format::wrap::{Place, Wrapped, unwrap};
 use kiln_format::{
-    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Tolerance, check, is_wrapped,
-    open_as, raw, select,
+    CheckScope, Choice, DenyAll, Facts, Format, Image, OpenContext, Resolver, Scratch, Tolerance, check,
+    is_wrapped, open_as, raw, select, whole_sectors,
 };
 
-use crate::arrival::{Arrival, Decodable, Passage, Way, decodable};
+use crate::arrival::{Arrival, Decodable, Passage, Way, by_tables, decodable};
 use crate::checksum::{Expect, Expected, base_name};
 use crate::error::{Error, Refusal, Result};
 use crate::evidence::Evidence;
@@ -195,7 +196,7 @@ pub(crate) enum Content {
     Stream {
         /// The wrappers, still on.
         wrapped: Wrapped,
-        /// The length that they tell, in bytes.
+        /// The length of the disk that they tell, in bytes; its last sector may be incomplete.
         disk_len: u64,
     },
 }
@@ -203,7 +204,7 @@ pub(crate) enum Content {
 /// What an image is judged by.
 pub(crate) struct Rules {
     pub(crate) choice: Choice,
-    part: Option<String>,
+    pub(crate) part: Option<String>,
     resolver: Arc<dyn Resolver>,
     pub(crate) on_damage: OnDamage,
     pub(crate) max_disk_bytes: u64,
@@ -352,7 +353,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         // What came from elsewhere has been read in full already, and so has what is in wrappers: holes and all.
         Some(source) if arrival.is_none() && facts.wrappers.is_empty() => {
             let holes = source.byte_len().saturating_sub(source.allocated_len()?);
-            facts.container.disk_bytes == source.byte_len()
+            facts.container.disk_bytes == whole_sectors(source.byte_len())
                 && holes > source.allocated_len()?.saturating_add(HASHED_HOLE_BYTES)
         }
         _ => false,
@@ -430,6 +431,7 @@ impl Drafting<'_> {
 
     fn stream(&mut self, wrapped: Wrapped, facts: Facts) -> Content {
         let disk_len = facts.disk_bytes;
+        let facts = Facts { disk_bytes: whole_sectors(disk_len), ..facts };
         self.facts.wrappers = wrapped.layers();
         self.facts.format = kiln_format::by_name(facts.format).unwrap_or(&raw::FORMAT);
         self.facts.container = facts;
@@ -506,9 +508,11 @@ impl PlanFacts {
         self.findings = judged.findings.clone();
         self.forced = judged.forced;
         if let Some(bytes) = inside.scratch_bytes {
-            let reason =
-                why.unwrap_or_else(|| format!("{} is read by its tables, at any place", judged.format.id));
+            let reason = why.unwrap_or_else(|| by_tables(judged.format));
             self.passage.spooled(bytes, reason);
+        }
+        if inside.packed_bytes > 0 {
+            self.passage.spooled(inside.packed_bytes, "the disk in it is compressed by itself");
         }
     }
 }
@@ -518,6 +522,8 @@ pub(crate) struct Inside {
     pub(crate) wrappers: Vec<&'static str>,
     /// Length of the temporary file that it was unpacked into.
     pub(crate) scratch_bytes: Option<u64>,
+    /// Bytes of a part of it that was compressed by itself.
+    pub(crate) packed_bytes: u64,
 }
 
 /// Takes the wrappers off, if there are any, and judges what is inside.
@@ -532,24 +538,27 @@ pub(crate) fn judge_inside(
     match inside {
         Some(inside) => {
             let scratch_bytes = Some(inside.source.byte_len());
-            let judged = judge(inside.source, rules, budget, observer)?;
-            Ok((judged, Inside { wrappers: inside.layers, scratch_bytes }))
+            let (judged, packed_bytes) = judge(inside.source, rules, place, budget, observer)?;
+            Ok((judged, Inside { wrappers: inside.layers, scratch_bytes, packed_bytes }))
         }
         None => {
-            let judged = judge(Arc::clone(bytes), rules, budget, observer)?;
-            Ok((judged, Inside { wrappers: Vec::new(), scratch_bytes: None }))
+            let (judged, packed_bytes) = judge(Arc::clone(bytes), rules, place, budget, observer)?;
+            Ok((judged, Inside { wrappers: Vec::new(), scratch_bytes: None, packed_bytes }))
         }
     }
 }
 
-/// Opens an image and holds it against the rules.
+/// Opens an image and holds it against the rules; answers also how many bytes of it had to be unpacked for that.
 fn judge(
     bytes: Arc<dyn ByteSource>,
     rules: &Rules,
+    place: Place<'_>,
     budget: &Arc<Budget>,
     observer: &dyn Observer,
-) -> Result<Judged> {
+) -> Result<(Judged, u64)> {
     let format = select(bytes.as_ref(), rules.choice)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let scratch = Arc::new(Scratch::new(place.dir.to_owned(), place.max_len, place.threads, stop));
     let context = OpenContext {
         resolver: Arc::clone(&rules.resolver),
         budget: Arc::clone(budget),
@@ -558,9 +567,10 @@ fn judge(
             OnDamage::Force => Tolerance::Damaged,
         },
         part: rules.part.clone(),
+        scratch: Some(Arc::clone(&scratch)),
         ..OpenContext::new()
     };
-    let image = open_as(format, Arc::clone(&bytes), &context)?;
+    let image = scratch.watched(observer, || open_as(format, Arc::clone(&bytes), &context))?;
     if let Some(appliance) = image.appliance() {
         // Damage is passed over when that is forced, the question which disk is not.
         appliance.choose(context.part.as_deref())?;
@@ -576,7 +586,7 @@ fn judge(
     let choice = if rules.choice == Choice::AsRaw { Choice::AsRaw } else { Choice::Declared(format) };
     let report = check(bytes, choice, &context, CheckScope::Metadata, observer)?;
     let forced = pass(&report.findings, rules, &label)?;
-    Ok(Judged { image, format, findings: report.findings, forced })
+    Ok((Judged { image, format, findings: report.findings, forced }, scratch.bytes()))
 }
 
 /// Whether findings that fail are passed over; an error when they may not be.

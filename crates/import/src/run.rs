@@ -7,21 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
-    Birth, Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance, SealedLayer,
-    SourceRecord,
+    ApplianceRecord, Birth, Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer,
+    Provenance, SealedLayer, SourceRecord,
 };
 use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
 use kiln_disk::{
     Budget, ByteSource, Disk, Durability, Error as DiskError, Existing, FileSource, Finding, Findings,
-    Observer,
+    Observer, PaddedDisk,
 };
 use kiln_format::transfer::{FilePlan, stage_file};
 use kiln_format::wrap::Place;
-use kiln_format::{Identity, OpenContext, completeness, raw};
+use kiln_format::{Facts, OpenContext, completeness};
 
 use crate::appliance;
 use crate::arrival::Arrival;
 use crate::error::{Error, Result};
+use crate::passing::OnItsWay;
 use crate::plan::{Content, Plan, PlanFacts, Rules, Wishes, check_record, compare, judge_inside, pass};
 use kiln_format::layer::{LAYER_FORMAT, layer_format, options_of};
 
@@ -115,7 +116,7 @@ impl Plan {
             failed.store(made.is_err(), Ordering::Relaxed);
             (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
         });
-        let Made { sealed, disk: written, convert, seal } = made?;
+        let Made { sealed, disk: written, convert, seal, appliance: met } = made?;
         if let Some(source) = &maker.source {
             source.confirm_unchanged()?;
         }
@@ -146,7 +147,7 @@ impl Plan {
             provenance: Provenance {
                 tool: request.tool,
                 checksum,
-                appliance,
+                appliance: appliance.or(met),
                 download: arrival.and_then(Arrival::record),
                 signer,
                 capture: None,
@@ -189,37 +190,42 @@ impl Maker<'_> {
             Content::Image(image) => return self.make_layer(image.as_ref(), &|_| Ok(()), observer),
             Content::Stream { wrapped, disk_len } => (wrapped, disk_len),
         };
-        let head = wrapped.head().to_owned();
-        let format = facts.format;
-        let disk = wrapped.into_disk(disk_len)?;
+        let opened = OnItsWay::open(wrapped, disk_len, self.job.dir(), self.budget);
+        let passing = match opened {
+            Ok(passing) => passing,
+            Err(error) => return Err(self.judged(facts, error.into(), observer)?),
+        };
         let mut found = Findings::default();
         let made = {
             let found = Mutex::new(&mut found);
             let confirm = |layer: &Path| -> Result<()> {
-                // All of it has been decoded now, and its end is known: it must still be what it looked like.
-                let ending = disk.finish()?;
-                if format == &raw::FORMAT && !matches!(ending.identity(&head), Identity::Raw { .. }) {
-                    return Err(not_raw().into());
-                }
+                // All of it has been decoded now, and its end is known.
+                let mut findings = passing.finish(observer)?;
                 self.prove(facts)?;
-                let mut findings = Findings::default();
                 completeness_of(layer, &mut findings)?;
                 **found.lock().unwrap_or_else(PoisonError::into_inner) = findings;
                 Ok(())
             };
-            self.make_layer(&disk, &confirm, observer)
+            let whole = PaddedDisk::new(passing.disk(), facts.container.disk_bytes);
+            self.make_layer(&whole, &confirm, observer)
         };
-        if let (Err(Error::Disk(DiskError::Cancelled)), Some(arrival)) = (&made, self.arrival) {
-            arrival.tap.stop();
-        }
-        // The decoder's own word comes before what it led to.
-        let made = match (made, disk.finish()) {
-            (Err(_), Err(error)) if !matches!(error, DiskError::Cancelled) => Err(error.into()),
-            (made, _) => made,
+        let made = match made {
+            Err(error) => Err(self.after_failure(error, &passing, facts, observer)?),
+            Ok(made) => Ok(made),
         };
         match made {
             Ok(made) => {
                 self.received(facts);
+                let mut made = made;
+                if let Some(image) = passing.image() {
+                    facts.container = Facts { disk_bytes: facts.container.disk_bytes, ..image.facts() };
+                    made.appliance = appliance::record(image, None, &found);
+                }
+                if passing.spilled_bytes() > 0 {
+                    facts
+                        .passage
+                        .spooled(passing.spilled_bytes(), "its parts do not come in the order of the disk");
+                }
                 facts.forced = pass(&found, self.rules, &self.label())?;
                 facts.findings = found;
                 Ok(made)
@@ -228,15 +234,42 @@ impl Maker<'_> {
                 code: "stream.length" | "stream.layout" | STREAM_KIND,
                 ..
             })) if self.arrival.is_none_or(|arrival| arrival.copied_bytes() > 0) => {
-                drop(disk);
+                drop(passing);
                 self.make_unpacked(facts, observer)
             }
             Err(error) => {
-                drop(disk);
-                self.prove_against(facts, &error, observer)?;
-                Err(error)
+                drop(passing);
+                Err(self.judged(facts, error, observer)?)
             }
         }
+    }
+
+    /// The error to tell when a disk could not be stored: the decoder's own word comes before what it led to, and
+    /// what a check of the whole file finds before the first thing that a read of it stumbled over.
+    fn after_failure(
+        &self,
+        error: Error,
+        passing: &OnItsWay,
+        facts: &PlanFacts,
+        observer: &dyn Observer,
+    ) -> Result<Error> {
+        if matches!(error, Error::Disk(DiskError::Cancelled)) {
+            match self.arrival {
+                Some(arrival) => arrival.tap.stop(),
+                // Nobody would hear a wish to stop until the end of the file.
+                None if observer.is_cancelled() => return Ok(error),
+                None => {}
+            }
+        }
+        Ok(match passing.finish(observer) {
+            Err(DiskError::Cancelled) => error,
+            Err(own) => own.into(),
+            Ok(findings) if findings.fails() && is_judgement(&error) => {
+                self.prove(facts)?;
+                pass(&findings, self.rules, &self.label()).err().unwrap_or(error)
+            }
+            Ok(_) => error,
+        })
     }
 
     fn label(&self) -> String {
@@ -264,15 +297,15 @@ impl Maker<'_> {
         }
     }
 
-    /// A file that could not be decoded may be another one than was promised: that is then the answer.
-    fn prove_against(&self, facts: &PlanFacts, error: &Error, observer: &dyn Observer) -> Result<()> {
-        let Some(arrival) = self.arrival.filter(|_| self.source.is_none()) else { return Ok(()) };
-        let judged = matches!(error, Error::Disk(DiskError::Malformed { .. } | DiskError::Refused { .. }));
-        if judged && !facts.proved.is_empty() {
+    /// A file that could not be decoded may be another one than was promised: that is then the answer, and else its
+    /// own error.
+    fn judged(&self, facts: &PlanFacts, error: Error, observer: &dyn Observer) -> Result<Error> {
+        let Some(arrival) = self.arrival.filter(|_| self.source.is_none()) else { return Ok(error) };
+        if is_judgement(&error) && !facts.proved.is_empty() {
             arrival.tap.drain(observer)?;
             self.prove(facts)?;
         }
-        Ok(())
+        Ok(error)
     }
 
     /// The other way, when the end of a stream was not what its beginning promised.
@@ -325,7 +358,7 @@ impl Maker<'_> {
             content: disk.content,
         };
         let sealed = job.seal(layer, observer)?;
-        Ok(Made { sealed, disk, convert, seal: begun.elapsed() })
+        Ok(Made { sealed, disk, convert, seal: begun.elapsed(), appliance: None })
     }
 
     /// Writes layer and leaf list: their paths, and the digests of the disk in them.
@@ -368,6 +401,11 @@ impl Maker<'_> {
     }
 }
 
+/// Whether an error is about the file.
+fn is_judgement(error: &Error) -> bool {
+    matches!(error, Error::Disk(DiskError::Malformed { .. } | DiskError::Refused { .. }))
+}
+
 /// Names in the job's directory.
 const LEAVES: &str = "layer.leaves";
 const LAYER: &str = "layer.qcow2";
@@ -375,10 +413,10 @@ const LAYER: &str = "layer.qcow2";
 /// Code of a stream that looked like a raw disk and has the mark of something else at its end.
 const STREAM_KIND: &str = "stream.kind";
 
-fn not_raw() -> DiskError {
+pub(crate) fn not_raw() -> DiskError {
     DiskError::Refused {
         code: STREAM_KIND,
-        what: "what is inside is not the raw disk that its beginning looked like".to_owned(),
+        what: "what is inside is not what its beginning looked like".to_owned(),
         asked: 0,
         allowed: 0,
         hint: "unpack the file first",
@@ -404,6 +442,8 @@ struct Made {
     disk: DiskDigests,
     convert: Duration,
     seal: Duration,
+    /// The machine that the disk belongs to, where that was only known at the end.
+    appliance: Option<ApplianceRecord>,
 }
 
 /// For work beside the conversion, which is what the events are about. Stops when the conversion failed.

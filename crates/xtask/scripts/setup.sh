@@ -9,7 +9,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 qemu=(qemu-utils qemu-system-x86)
 tools=(fsverity e2fsprogs gdisk dosfstools mtools mmdebstrap debian-archive-keyring grub-pc-bin
     grub-efi-amd64-bin grub-common strace ovmf jq busybox-static xz-utils bzip2 zstd lz4 libarchive-tools perl
-    libvmdk-utils python3-libvmdk libvhdi-utils python3-libvhdi fdisk libxml2-utils gpgv gnupg minisign
+    libvmdk-utils python3-libvmdk libvhdi-utils python3-libvhdi fdisk libxml2-utils gpgv gnupg minisign openssl python3
     python3-vmdkstream xfsprogs btrfs-progs lvm2 extlinux systemd-boot-efi xorriso genisoimage openssh-client
     binutils procps sqlite3 util-linux mount libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
 

@@ -18,7 +18,7 @@ use crate::error::{About, Answer, CliError, Result};
 use crate::for_target::ForArgs;
 use crate::input::spool::default_dir;
 use crate::input::{Input, SourceArgs, is_dash};
-use crate::output::{Printer, Size};
+use crate::output::{FindingRecord, Printer, Size, findings_lines};
 use crate::output_format::{OutputArgs, Target};
 use crate::session::Session;
 
@@ -96,6 +96,8 @@ struct Record<'a> {
     data_bytes: Option<u64>,
     content_digest: Option<ContentDigest>,
     raw_digest: Option<Digest>,
+    /// What should be known about the source.
+    findings: Vec<FindingRecord>,
 }
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
@@ -140,6 +142,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         data_bytes: digests.map(|digests| digests.data_bytes),
         content_digest: digests.map(|digests| digests.content),
         raw_digest: digests.and_then(|digests| digests.raw.clone()),
+        findings: FindingRecord::list(&image.remarks(), None),
     };
     session.printer.json(&record)?;
     text(&record, &mut session.printer);
@@ -211,6 +214,9 @@ pub(super) fn refuse_terminal() -> Result<()> {
 fn text(record: &Record<'_>, out: &mut Printer) {
     let chain: Vec<&str> = record.wrappers.iter().copied().chain([record.source_format]).collect();
     out.field("from", format!("{} ({})", record.source, chain.join(" > ")));
+    for line in findings_lines(&record.findings, |_| 0) {
+        out.line(&line);
+    }
     out.field("to", format!("{} ({})", record.destination, record.format));
     for (name, value) in &record.options {
         out.field("option", format!("{name}={}", value.as_str().unwrap_or("")));

@@ -126,6 +126,9 @@ struct ReceiveArgs {
     /// Try again when a server is silent for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Try again when a server brings fewer bytes a second than this; 0 takes any
+    #[arg(long, value_name = "SIZE", default_value = "1K", value_parser = crate::size::parse)]
+    min_rate: u64,
 }
 
 impl ReceiveArgs {
@@ -327,6 +330,7 @@ fn request(args: &Args, name: NameTag) -> Result<Request> {
     request.fetch = FetchOptions {
         ca_file: receive.ca_file.clone(),
         patience: Duration::from_secs(receive.timeout),
+        min_rate: receive.min_rate,
         resumable: !receive.no_resume && !args.dry_run,
     };
     request.signer = args.sign.as_deref().map(key::private).transpose()?;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use kiln_disk::Limits;
 use kiln_format::wrap::peek;
-use kiln_format::{Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFacts, Tolerance};
+use kiln_format::{
+    Detail, DetailValue, ExternalRef, Facts, Identity, SnapshotFacts, Tolerance, whole_sectors,
+};
 use serde::Serialize;
 
 use crate::error::{About, Answer, CliError, Result};
@@ -160,7 +162,9 @@ fn look(args: &Args, input: &Input, source: &SourceArgs) -> Result<Option<Seen>>
                 Err(_) => return Ok(None),
             }
         }
-        (Identity::Raw { .. }, Some(len)) => Some(Facts::raw(len)),
+        (Identity::Raw { .. }, Some(len)) => {
+            Some(Facts { disk_bytes: whole_sectors(len), ..Facts::raw(len) })
+        }
         // Nothing tells how long it is.
         (Identity::Raw { .. }, None) => return Ok(None),
         _ => None,

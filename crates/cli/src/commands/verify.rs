@@ -58,8 +58,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HEX")]
     sha256: Option<String>,
     /// Require the checksum that this file lists for it (as sha256sum, sha512sum, md5sum write)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE|URL")]
     checksums: Option<PathBuf>,
+    /// Trust the servers' certificates in this PEM file, and no others [default: Mozilla's list]
+    #[arg(long, value_name = "FILE", requires = "checksums")]
+    ca_file: Option<PathBuf>,
     /// Require this content digest
     #[arg(long, value_name = "DIGEST")]
     content_digest: Option<ContentDigest>,

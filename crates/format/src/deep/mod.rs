@@ -1,9 +1,10 @@
 //! The deep look at a file: everything that a check can find, the disk read to its last byte, and both digests.
 //!
 //! Three things happen beside each other on one file that was opened once: its bytes are hashed front to back, its
-//! tables are checked and everything encoded is decoded, and its disk is hashed. They meet in the page
-//! cache; nothing paces them, so a device is read once only while the cache holds what lies between them. A part of the disk that cannot be read does not end the look: it is
-//! named with the bytes that are lost, and the rest is read.
+//! tables are checked, and its disk is hashed, which decodes everything encoded on it. They meet in the page cache;
+//! nothing paces them, so a device is read once only while the cache holds what lies between them. A part of the disk
+//! that cannot be read does not end the look: what is encoded is then decoded piece by piece to find all that is
+//! damaged, the bytes that are lost are named, and the rest is read.
 
 mod copies;
 mod unreadable;
@@ -92,9 +93,11 @@ fn look(
     job: DeepJob<'_>,
     observer: &dyn Observer,
 ) -> Result<DeepReport> {
-    let (check, image) = open_checked(source, choice, context, CheckScope::Data, observer)?;
+    let open = |scope| open_checked(Arc::clone(&source), choice, context, scope, observer);
+    let (check, image) = open(CheckScope::BesideReading)?;
+    let again = || open(CheckScope::Data).map(|(check, _)| check);
     match image {
-        Some(image) => look_at(image.as_ref(), check, job, observer),
+        Some(image) => look_at(image.as_ref(), check, again, job, observer),
         None => Ok(DeepReport { check, digests: None, transport: Vec::new(), unreadable: Vec::new() }),
     }
 }
@@ -105,29 +108,39 @@ fn look(
 /// # Errors
 /// As [`crate::check_image`].
 pub fn verify_image(image: &dyn Image, job: DeepJob<'_>, observer: &dyn Observer) -> Result<DeepReport> {
-    let check = check_image(image, CheckScope::Data, observer)?;
-    look_at(image, check, job, observer)
+    let check = check_image(image, CheckScope::BesideReading, observer)?;
+    let again = || check_image(image, CheckScope::Data, observer);
+    look_at(image, check, again, job, observer)
 }
 
+/// `check` has left out what the read of the disk decodes; `again` makes it complete where that read fails.
 fn look_at(
     image: &dyn Image,
     check: CheckReport,
+    again: impl FnOnce() -> Result<CheckReport>,
     job: DeepJob<'_>,
     observer: &dyn Observer,
 ) -> Result<DeepReport> {
     let mut report = DeepReport { check, digests: None, transport: Vec::new(), unreadable: Vec::new() };
     let layout = Layout::read(image)?;
-    let findings = &mut report.check.findings;
-    check_gpt(image, findings)?;
-    copies::check(image, &layout, findings)?;
-    report.check.layout = Some(layout);
+    let guest = |check: &mut CheckReport| -> Result<()> {
+        check_gpt(image, &mut check.findings)?;
+        copies::check(image, &layout, &mut check.findings)?;
+        check.layout = Some(layout.clone());
+        Ok(())
+    };
+    guest(&mut report.check)?;
     let hash = HashJob { threads: job.threads, leaves: job.leaves, raw: job.raw };
     match hash_disk(image, hash, observer) {
         Ok(digests) => {
             report.digests = Some(digests).filter(|_| !report.check.findings.fails());
         }
         Err(error @ (Error::Io { .. } | Error::Cancelled)) if !is_about_content(&error) => return Err(error),
-        Err(_) => report.unreadable = survey(image, &mut report.check, observer)?,
+        Err(_) => {
+            report.check = again()?;
+            guest(&mut report.check)?;
+            report.unreadable = survey(image, &mut report.check, observer)?;
+        }
     }
     Ok(report)
 }

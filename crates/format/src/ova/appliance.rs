@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_disk::digest::Digest;
 use kiln_disk::{Budget, ByteSource, Cost, Error, FileOffset, Result};
 
 use super::descriptor::{Descriptor, DiskEntry, FileRef};
@@ -13,6 +14,7 @@ use crate::identify::{self, Choice};
 use crate::image::{Image, OpenContext, Tolerance};
 use crate::nested::{Nested, moved};
 use crate::raw;
+use crate::scratch::{Inside, no_room};
 use crate::tar::{self, Archive, Member};
 
 /// A machine in a file: its descriptor, and the disks that belong to it.
@@ -32,7 +34,12 @@ pub struct Appliance {
     pub(super) files: Files,
     /// A second descriptor, passed over.
     pub(super) other_descriptor: Option<(String, FileOffset)>,
+    /// Digests of the file that begins there, of an appliance that came once: it cannot be read again.
+    pub(super) hashed: Option<(FileOffset, Vec<Digest>)>,
 }
+
+/// What a disk's file may be longer than its disk, beyond an eighth: tables of a small one.
+const UNPACK_SLACK: u64 = 64 << 20;
 
 /// Reads a whole small file.
 fn read_small(source: &dyn ByteSource, limit: u64, what: &str, budget: &Budget) -> Result<Vec<u8>> {
@@ -116,6 +123,7 @@ impl Appliance {
             descriptor_at: member.data_at,
             manifest_part,
             other_descriptor,
+            hashed: None,
             files: Files::Archive(Members::new(archive, &folder)),
         })
     }
@@ -145,6 +153,7 @@ impl Appliance {
             descriptor_at: FileOffset::ZERO,
             manifest_part,
             other_descriptor: None,
+            hashed: None,
             files,
         })
     }
@@ -201,20 +210,35 @@ impl Appliance {
         }
     }
 
-    /// The file of a disk.
-    pub(super) fn disk_part(&self, index: usize) -> Result<Part> {
+    /// The file of a disk, without its compression. What it is in is found by its content; what the descriptor says
+    /// of it must not be wrong.
+    fn disk_part(&self, index: usize, context: &OpenContext) -> Result<Part> {
         let none =
             || Error::malformed("appliance", self.descriptor_at, OvaProblem::FileMissing(String::new()));
-        let (_, file) = self.disks().nth(index).ok_or_else(none)?;
+        let (disk, file) = self.disks().nth(index).ok_or_else(none)?;
         let at = self.descriptor_at.saturating_add(file.at);
-        if let Some(word) = &file.compression {
-            return Err(Error::Unsupported {
-                code: "ova.compression",
-                feature: format!("the file {:?}, which is compressed with {word:?},", file.href),
-                hint: "unpack the appliance with tar, decompress that file and import it alone",
-            });
+        let part = self.files.get(file, at)?;
+        let is_packed = identify::is_wrapped(part.source.as_ref())?;
+        match (&file.compression, is_packed, &context.scratch) {
+            (None, false, _) => Ok(part),
+            (Some(word), false, _) => Err(no_room(format!(
+                "the file {:?}, which the descriptor says is compressed with {word:?} and which is not,",
+                file.href
+            ))),
+            (_, true, None) => Err(no_room(format!("the file {:?}, which is compressed,", file.href))),
+            (_, true, Some(scratch)) => {
+                // A container is little longer than the disk in it.
+                let most = disk.capacity_bytes.map_or(u64::MAX, |capacity| {
+                    capacity.saturating_add(capacity / 8).saturating_add(UNPACK_SLACK)
+                });
+                match scratch.unpack(&file.href, &part.source, most)? {
+                    Some(Inside { source, wrappers }) => {
+                        Ok(Part { source, at: None, is_sparse: false, wrappers, name: part.name })
+                    }
+                    None => Ok(part),
+                }
+            }
         }
-        self.files.get(file, at)
     }
 
     /// Opens a disk. What it asks for it gets from the appliance itself, else from `context`'s resolver.
@@ -223,7 +247,7 @@ impl Appliance {
     /// Whatever its format says, with places that count in the user's file; [`OvaProblem::FileMissing`],
     /// [`OvaProblem::DiskFormat`].
     pub(super) fn open_disk(&self, index: usize, context: &OpenContext) -> Result<Nested> {
-        let part = self.disk_part(index)?;
+        let part = self.disk_part(index, context)?;
         let mut inner = context.deeper()?;
         inner.resolver = self.files.resolver(&context.resolver);
         let open = || {
@@ -243,7 +267,8 @@ impl Appliance {
             (format.open)(Arc::clone(&part.source), &inner)
         };
         let image: Result<Box<dyn Image>> = open();
-        Ok(Nested::new(image.map_err(|error| moved(error, part.at))?, part.at))
+        let image = image.map_err(|error| moved(error, part.at))?;
+        Ok(Nested::new(image, part.at).packed_in(part.wrappers))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kiln_disk::digest::{Algorithm, hash_source};
+use kiln_disk::digest::{Algorithm, Digest, hash_source};
 use kiln_disk::{CheckSpec, Disk, Error, Finding, Findings, Observer, Result};
 
 use super::appliance::{Appliance, is_named};
@@ -223,7 +223,8 @@ fn manifest(
             findings.push(place(at, specs::MF_UNCHECKED.found(name)));
             continue;
         }
-        compare(&found, &lines, findings, observer)?;
+        let hashed = appliance.hashed.as_ref().filter(|(at, _)| found.at == Some(*at));
+        compare(&found, hashed.map(|(_, digests)| digests.as_slice()), &lines, findings, observer)?;
     }
     let needed = appliance.descriptor.files.iter().map(|file| file.href.as_str());
     for name in needed.chain([appliance.name.as_str()]) {
@@ -238,6 +239,7 @@ fn manifest(
 
 fn compare(
     found: &Part,
+    hashed: Option<&[Digest]>,
     lines: &[&ManifestLine],
     findings: &mut Findings,
     observer: &dyn Observer,
@@ -248,7 +250,13 @@ fn compare(
             algorithms.push(line.digest.algorithm());
         }
     }
-    let digests = hash_source(found.source.as_ref(), &algorithms, observer)?;
+    let is_known = |digests: &&[Digest]| {
+        algorithms.iter().all(|algorithm| digests.iter().any(|digest| digest.algorithm() == *algorithm))
+    };
+    let digests = match hashed.filter(is_known) {
+        Some(digests) => digests.to_vec(),
+        None => hash_source(found.source.as_ref(), &algorithms, observer)?,
+    };
     for line in lines {
         let computed = digests.iter().find(|digest| digest.algorithm() == line.digest.algorithm());
         if computed != Some(&line.digest) {

@@ -19,6 +19,8 @@ pub(super) struct Part {
     pub(super) at: Option<FileOffset>,
     /// Longer than what is stored of it.
     pub(super) is_sparse: bool,
+    /// Ids of the wrappers that were taken off.
+    pub(super) wrappers: Vec<&'static str>,
 }
 
 /// Where the files are.
@@ -48,9 +50,13 @@ impl Files {
                 let reference =
                     ExternalRef { role: ExternalRole::Extent, name: name.to_owned(), format: None, at };
                 match resolver.resolve(&reference) {
-                    Ok(Resolved { source, .. }) => {
-                        Ok(Some(Part { name: name.to_owned(), source, at: None, is_sparse: false }))
-                    }
+                    Ok(Resolved { source, .. }) => Ok(Some(Part {
+                        name: name.to_owned(),
+                        source,
+                        at: None,
+                        is_sparse: false,
+                        wrappers: Vec::new(),
+                    })),
                     Err(error) if error.code() == "io.not-found" => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -91,6 +97,7 @@ impl Files {
                     source: Arc::new(joined),
                     at: None,
                     is_sparse: false,
+                    wrappers: Vec::new(),
                 });
             }
         }
@@ -118,6 +125,7 @@ pub(super) fn part(member: &Member, name: &str) -> Part {
         source: member.source(),
         at: (!member.is_sparse()).then_some(member.data_at),
         is_sparse: member.is_sparse(),
+        wrappers: Vec::new(),
     }
 }
 

@@ -137,7 +137,9 @@ impl ApplianceImage {
             details.push(Detail::text("disk_id", entry.id.as_str()));
         }
         if let Some(disk) = disk {
-            details.push(Detail::text("disk_format", format!("{}, {}", disk.format, disk.variant)));
+            let around: String =
+                self.disk.iter().flat_map(Nested::wrappers).map(|wrapper| format!("{wrapper} > ")).collect();
+            details.push(Detail::text("disk_format", format!("{around}{}, {}", disk.format, disk.variant)));
         }
         self.machine(&mut details);
         details

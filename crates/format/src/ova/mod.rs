@@ -10,6 +10,7 @@ mod files;
 mod hardware;
 mod image;
 mod manifest;
+pub(crate) mod passing;
 mod problem;
 mod specs;
 mod units;

@@ -81,6 +81,11 @@ impl Map {
         self.rules.geometry
     }
 
+    /// Whether this is the L1 table that leads.
+    pub(super) fn reads(&self, table: Table) -> bool {
+        self.l1.table == table
+    }
+
     /// The longest run from `at`, of at most `most` bytes (not 0), looking at no more than `patience` table entries.
     ///
     /// # Errors

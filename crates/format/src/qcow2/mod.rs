@@ -5,6 +5,7 @@
 //! - `header`, `extension`, `snapshot`, `bitmap`, `entry`: bytes in, meaning out;
 //! - `map`: from guest bytes to table entries, `cache` holds the tables;
 //! - `read`, `codec`, `external`: from table entries to bytes;
+//! - `passing`: a file that comes once, read as it comes;
 //! - `check`: what can be wrong with the whole file;
 //! - `write`: a new file, front to back.
 
@@ -21,6 +22,7 @@ mod geometry;
 mod header;
 mod map;
 mod open;
+pub(crate) mod passing;
 mod problem;
 mod read;
 mod snapshot;

@@ -121,6 +121,13 @@ impl Qcow2Image {
     }
 }
 
+impl Qcow2Image {
+    /// Whether the active disk is read, and no snapshot.
+    pub(super) fn reads_active(&self) -> bool {
+        self.map.reads(Table::L1)
+    }
+}
+
 impl Image for Qcow2Image {
     fn format(&self) -> &'static Format {
         &FORMAT

@@ -1,6 +1,6 @@
 //! Raw: the guest's bytes, one after the other, nothing else.
 //!
-//! Any length, odd ones included. Holes of the file system are holes of the disk where the file system's word can
+//! Any length, odd ones included: [`crate::open`] makes whole sectors of it. Holes of the file system are holes of the disk where the file system's word can
 //! be trusted (see `disk::os`).
 
 use std::num::NonZeroU64;

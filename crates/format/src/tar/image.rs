@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use kiln_disk::{
-    ByteSource, CheckSpec, Disk, Error, Extent, Findings, GuestOffset, Observer, Result, Severity,
+    ByteSource, CheckSpec, Disk, Error, Extent, FileOffset, Findings, GuestOffset, Observer, Result, Severity,
 };
 
 use super::{Archive, Ending, Member, list};
@@ -71,22 +71,34 @@ fn open(source: Arc<dyn ByteSource>, context: &OpenContext) -> Result<Box<dyn Im
     if archive.members.iter().any(ova::is_descriptor) {
         return ova::open_listed(source, archive, context);
     }
-    let member = choose(&archive, source.label(), context.part.as_deref())?;
-    let inner = member.source();
-    let base = (!member.is_sparse()).then_some(member.data_at);
-    let opened = crate::identify::select(inner.as_ref(), crate::Choice::Detect).and_then(|format| {
-        if *format == FORMAT || *format == ova::FORMAT || *format == ova::OVF {
-            return Err(Error::Unsupported {
-                code: "tar.nested",
-                feature: format!("{:?}, an archive inside another,", member.name()),
-                hint: "unpack the outer one and import the inner one",
-            });
-        }
-        (format.open)(inner, &context.deeper()?)
-    });
-    let disk = Nested::new(opened.map_err(|error| moved(error, base))?, base);
-    let name = member.name();
-    Ok(Box::new(TarImage { source, archive, name, disk }))
+    TarImage::open(source, archive, context).map(|image| -> Box<dyn Image> { Box::new(image) })
+}
+
+impl TarImage {
+    /// Opens the disk in an archive that is no appliance.
+    pub(super) fn open(source: Arc<dyn ByteSource>, archive: Archive, context: &OpenContext) -> Result<Self> {
+        let member = choose(&archive, source.label(), context.part.as_deref())?;
+        let inner = member.source();
+        let base = (!member.is_sparse()).then_some(member.data_at);
+        let opened = crate::identify::select(inner.as_ref(), crate::Choice::Detect).and_then(|format| {
+            if *format == FORMAT || *format == ova::FORMAT || *format == ova::OVF {
+                return Err(Error::Unsupported {
+                    code: "tar.nested",
+                    feature: format!("{:?}, an archive inside another,", member.name()),
+                    hint: "unpack the outer one and import the inner one",
+                });
+            }
+            (format.open)(inner, &context.deeper()?)
+        });
+        let disk = Nested::new(opened.map_err(|error| moved(error, base))?, base);
+        let (name, header_at) = (member.name(), member.header_at);
+        Ok(Self { source, archive, name, header_at, disk })
+    }
+
+    /// Whether the disk is a raw one, in the member with the header at `at`.
+    pub(super) fn is_raw_at(&self, at: FileOffset) -> bool {
+        self.header_at == at && self.disk.format_id() == raw::FORMAT.id
+    }
 }
 
 /// The member that is the disk: the one that is asked for by number from 1 or by name, else the only one that can
@@ -140,26 +152,35 @@ fn choose<'a>(archive: &'a Archive, label: &str, part: Option<&str>) -> Result<&
 
 /// Whether a member is a disk by its content, or has the name and the look of a raw one.
 fn may_be_disk(member: &Member) -> Result<bool> {
-    let Some(name) = member.plain_name() else { return Ok(false) };
+    // Most members need no look at their content.
+    let worth_a_look = looks_like_disk(member, &Identity::Raw { evidence: "" });
+    Ok(worth_a_look && looks_like_disk(member, &identify(member.source().as_ref())?))
+}
+
+/// The same of a member that looks like this.
+pub(super) fn looks_like_disk(member: &Member, identity: &Identity) -> bool {
+    let Some(name) = member.plain_name() else { return false };
     let base = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
     // What macOS makes of extended attributes.
     if base.starts_with("._") || member.byte_len() < 512 {
-        return Ok(false);
+        return false;
     }
-    Ok(match identify(member.source().as_ref())? {
+    match identity {
         Identity::Container { .. } => true,
         Identity::Raw { evidence } => {
             let ending = base.rsplit('.').next().unwrap_or_default();
-            evidence != "no known structure" || raw::FORMAT.extensions.contains(&ending)
+            *evidence != "no known structure" || raw::FORMAT.extensions.contains(&ending)
         }
         Identity::Foreign(_) | Identity::Polyglot(_) => false,
-    })
+    }
 }
 
-struct TarImage {
+/// The disk in an archive.
+pub(super) struct TarImage {
     source: Arc<dyn ByteSource>,
     archive: Archive,
     name: String,
+    header_at: FileOffset,
     disk: Nested,
 }
 

@@ -109,6 +109,18 @@ impl Member {
         self.sparse.as_ref().map_or(self.stored_len, |map| map.len())
     }
 
+    /// Tells where in the archive the bytes from `start` to `end` of its content are stored: runs, first byte to the
+    /// byte behind.
+    pub(super) fn each_stored(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) {
+        let base = self.data_at.get();
+        match &self.sparse {
+            Some(map) => map.each_stored(start, end, |from, to| {
+                found(base.saturating_add(from), base.saturating_add(to));
+            }),
+            None => found(base.saturating_add(start), base.saturating_add(end)),
+        }
+    }
+
     /// Its content; holes of a sparse member are holes of the source. Empty for what is no file.
     #[must_use]
     pub fn source(&self) -> Arc<dyn ByteSource> {

@@ -9,6 +9,7 @@ mod gcp_check;
 mod header;
 mod image;
 mod member;
+pub(crate) mod passing;
 mod pax;
 mod problem;
 mod sparse;
@@ -21,9 +22,10 @@ pub use image::FORMAT;
 pub(crate) use image::{HIDDEN, NO_END, check_archive};
 pub(crate) use member::is_plain_path;
 pub use member::{Member, MemberKind};
+pub(crate) use passing::Beginning;
 pub use problem::{Checksum, TarProblem};
-pub(crate) use walk::first_names;
 pub use walk::{Archive, Ending, list};
+pub(crate) use walk::{Walk, first_names};
 pub use write::file_header;
 
 /// The most members that an archive may have.

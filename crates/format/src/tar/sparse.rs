@@ -74,6 +74,16 @@ impl SparseMap {
         self.len
     }
 
+    /// Where in the member's data the bytes from `start` to `end` of the file are, as far as they are stored.
+    pub(super) fn each_stored(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) {
+        let first = self.pieces.partition_point(|piece| piece.end <= start);
+        for piece in self.pieces.iter().skip(first).take_while(|piece| piece.start < end) {
+            let from = start.max(piece.start).saturating_sub(piece.start);
+            let to = end.min(piece.end).saturating_sub(piece.start);
+            found(piece.at.saturating_add(from), piece.at.saturating_add(to));
+        }
+    }
+
     /// The piece that holds byte `at`, or the first one behind it.
     fn from(&self, at: u64) -> Option<&Piece> {
         self.pieces.get(self.pieces.partition_point(|piece| piece.end <= at))

@@ -48,7 +48,7 @@ pub struct Archive {
 /// [`Error::Malformed`] with a [`TarProblem`]; [`Error::Unsupported`] (`tar.multi-volume`, `tar.sparse.version`);
 /// [`Error::Refused`] (`tar.members`, `tar.name-length`, `tar.extension-length`, or by the budget); [`Error::Io`].
 pub fn list(source: &Arc<dyn ByteSource>, budget: &Budget) -> Result<Archive> {
-    let mut walk = Walk { source, budget, at: FileOffset::ZERO, members: Vec::new() };
+    let mut walk = Walk::new(source, budget);
     let ending = walk.run()?;
     let Walk { at: end, members, .. } = walk;
     let hidden = match ending {
@@ -96,15 +96,31 @@ struct Pending {
     last: Option<(u8, FileOffset)>,
 }
 
-struct Walk<'a> {
+/// A walk over an archive.
+pub(crate) struct Walk<'a> {
     source: &'a Arc<dyn ByteSource>,
     budget: &'a Budget,
     at: FileOffset,
-    members: Vec<Member>,
+    /// Those that were met.
+    pub(crate) members: Vec<Member>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// At the beginning.
+    pub(crate) fn new(source: &'a Arc<dyn ByteSource>, budget: &'a Budget) -> Self {
+        Self { source, budget, at: FileOffset::ZERO, members: Vec::new() }
+    }
+
     fn run(&mut self) -> Result<Ending> {
+        loop {
+            if let Some(ending) = self.step()? {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// Goes on to the next member, which is then the last of `members`, or to the end.
+    pub(crate) fn step(&mut self) -> Result<Option<Ending>> {
         let mut pending = Pending::default();
         loop {
             let left = self.source.byte_len().saturating_sub(self.at.get());
@@ -116,12 +132,13 @@ impl Walk<'_> {
                     if let Some((kind, at)) = pending.last {
                         return Err(dangling(kind, at));
                     }
-                    return Ok(if end.is_some() { Ending::Marked } else { Ending::Unmarked });
+                    return Ok(Some(if end.is_some() { Ending::Marked } else { Ending::Unmarked }));
                 }
             };
             let header = Header::parse(&block, self.at)?;
             if !self.extension(&header, &mut pending)? {
                 self.member(header, &block, std::mem::take(&mut pending))?;
+                return Ok(None);
             }
         }
     }

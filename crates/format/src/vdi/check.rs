@@ -168,7 +168,7 @@ impl Walk<'_> {
     /// mebibyte is looked at.
     fn first_data(&self, from: u64, scope: CheckScope) -> Result<Option<u64>> {
         const READ: u64 = 64 * 1024;
-        let limit = if scope == CheckScope::Data { u64::MAX } else { from.saturating_add(1 << 20) };
+        let limit = if scope.includes_data() { u64::MAX } else { from.saturating_add(1 << 20) };
         let mut buf = vec![0; usize::try_from(READ).unwrap_or(0)];
         let mut at = from;
         while let Some(run) = self.map.source.run_at(FileOffset::new(at))?.filter(|_| at < limit) {

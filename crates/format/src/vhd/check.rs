@@ -226,7 +226,7 @@ impl Walk<'_> {
             let detail = format!("{} bytes short", end.saturating_sub(blocks.limit));
             self.findings.push(table::CUT_TAIL.found(detail).at(FileOffset::new(blocks.limit)));
         }
-        if self.scope == CheckScope::Data && self.dynamic {
+        if self.scope.includes_data() && self.dynamic {
             self.unwritten(block, at)?;
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! whoever reads by the markers must see one disk: every table, the directory and the footer are held against what
 //! went by, and a file in which they differ is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use kiln_disk::{Error, FileOffset, Result, zero};
 
@@ -26,6 +26,12 @@ const MAX_SECTOR: u64 = 0xffff_ffff;
 const MAX_GRAIN_SECTORS: u64 = 4096;
 /// Most bytes before the first grain.
 const MAX_OVER_HEAD: u64 = 64 << 20;
+
+/// Hears of a run of the stream: first byte, the byte behind.
+pub(crate) type Passed = Box<dyn Fn(u64, u64) + Send>;
+
+/// A look at the end of a file goes this far back, and a little further.
+const HELD: u64 = 2 << 20;
 
 /// What the beginning of a file says of the stream that it may be.
 pub(crate) struct Plan {
@@ -75,6 +81,16 @@ impl Plan {
 
     /// The disk in `stream`, which begins with the bytes that the plan was made from.
     pub(crate) fn open(self, stream: Box<dyn ByteStream>) -> Box<dyn ByteStream> {
+        self.open_watched(stream, None)
+    }
+
+    /// The same; `passed` is told which bytes of the stream were a grain that nobody needs again: all but those at
+    /// the end, where whoever opens the file looks.
+    pub(crate) fn open_watched(
+        self,
+        stream: Box<dyn ByteStream>,
+        passed: Option<Passed>,
+    ) -> Box<dyn ByteStream> {
         let header = self.header;
         let grain_len = header.grain_size.saturating_mul(SECTOR);
         let disk_len = header.capacity.saturating_mul(SECTOR);
@@ -93,6 +109,8 @@ impl Plan {
             last: None,
             began: false,
             ended: false,
+            passed,
+            held: VecDeque::new(),
             header,
         })
     }
@@ -119,6 +137,9 @@ struct Streamed {
     last: Option<u64>,
     began: bool,
     ended: bool,
+    passed: Option<Passed>,
+    /// Where the grains are that went by lately and were not told to `passed` yet.
+    held: VecDeque<(u64, u64)>,
 }
 
 impl Streamed {
@@ -255,6 +276,17 @@ impl Streamed {
         }
         if let Some(place) = self.places.get_mut(in_memory(grain)) {
             *place = u32::try_from(at.get() / SECTOR).unwrap_or(u32::MAX);
+        }
+        if let Some(passed) = &self.passed {
+            let here = self.input.at().get();
+            self.held.push_back((at.get(), here));
+            while let Some((from, to)) = self.held.front().copied() {
+                if to.saturating_add(HELD) > here {
+                    break;
+                }
+                self.held.pop_front();
+                passed(from, to);
+            }
         }
         self.last = Some(grain);
         self.grain = Some(start);

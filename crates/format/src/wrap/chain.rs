@@ -171,6 +171,16 @@ impl Wrapped {
         }
     }
 
+    /// Length of the file around everything, when it is told in advance.
+    pub(super) const fn outer_len(&self) -> Option<u64> {
+        self.outside.byte_len
+    }
+
+    /// The file's name in messages.
+    pub(super) fn label(&self) -> &str {
+        &self.outside.label
+    }
+
     /// Whether [`Wrapped::head`] is all of the content.
     #[must_use]
     pub const fn is_whole(&self) -> bool {

@@ -45,7 +45,7 @@ impl Ending {
 const ZEROS: u64 = 16 << 20;
 
 impl StreamDisk {
-    pub(super) fn new(stream: Box<dyn ByteStream>, disk_len: u64) -> Result<Self> {
+    pub(crate) fn new(stream: Box<dyn ByteStream>, disk_len: u64) -> Result<Self> {
         // One byte more tells a longer content from one of this length.
         let feed = Feed::start(stream, disk_len.saturating_add(PIECE_LEN))?;
         Ok(Self { feed, disk_len, taken: Mutex::default() })

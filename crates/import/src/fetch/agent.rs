@@ -18,6 +18,9 @@ use super::url::{Url, is_public};
 /// Redirects that are followed.
 const REDIRECTS: u32 = 5;
 
+/// A modem was faster.
+const MIN_RATE: u64 = 1024;
+
 /// How to talk to servers.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
@@ -25,13 +28,15 @@ pub struct FetchOptions {
     pub ca_file: Option<std::path::PathBuf>,
     /// How long a server may be silent.
     pub patience: Duration,
+    /// The fewest bytes a second, on average over [`FetchOptions::patience`] of waiting; 0 takes any.
+    pub min_rate: u64,
     /// Keep what has come in the store until the end, so that a run that is killed can be gone on with.
     pub resumable: bool,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self { ca_file: None, patience: Duration::from_secs(60), resumable: true }
+        Self { ca_file: None, patience: Duration::from_secs(60), min_rate: MIN_RATE, resumable: true }
     }
 }
 
@@ -143,10 +148,19 @@ impl Client {
         let problem = |problem| FetchError { url: url.shown(), problem };
         request.call().map_err(|error| match error {
             ureq::Error::Other(_) => problem(FetchProblem::Private { host: host(url) }),
+            error if is_about_certificate(&error) => {
+                problem(FetchProblem::Untrusted { why: error.to_string() })
+            }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => problem(FetchProblem::Url),
             error => problem(FetchProblem::Connection { at: 0, why: error.to_string() }),
         })
     }
+}
+
+/// Whether a connection was not made because of the server's certificate. rustls says so in one sentence, which
+/// comes here in an error of the operating system's kind.
+fn is_about_certificate(error: &ureq::Error) -> bool {
+    error.to_string().contains("invalid peer certificate")
 }
 
 fn host(url: &Url) -> String {

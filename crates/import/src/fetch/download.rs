@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_catalog::{DownloadRecord, Partial, Store};
 use kiln_disk::digest::{Algorithm, hash_source};
@@ -98,6 +98,42 @@ struct Shared {
     fault: Option<FetchError>,
 }
 
+/// How fast a body comes. Only the time of waiting for the server counts, not that of whoever takes the bytes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Bytes a second.
+    least: u64,
+    /// Over how much waiting.
+    window: Duration,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    const fn new(options: &FetchOptions) -> Self {
+        Self { least: options.min_rate, window: options.patience, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    const fn begin(&mut self) {
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+    }
+
+    /// Takes note of a read; says what is wrong when a window is over and brought too little.
+    fn waited(&mut self, time: Duration, got: u64) -> Option<String> {
+        self.waited = self.waited.saturating_add(time);
+        self.bytes = self.bytes.saturating_add(got);
+        if self.waited < self.window {
+            return None;
+        }
+        let seconds = self.waited.as_secs_f64();
+        let (bytes, wanted) = (self.bytes, self.least.saturating_mul(self.window.as_secs()));
+        self.begin();
+        (bytes < wanted).then(|| {
+            format!("only {bytes} bytes in {seconds:.0} s, at least {} a second are wanted", self.least)
+        })
+    }
+}
+
 /// A file that is coming: its bytes in order, as a reader.
 ///
 /// Reads answer `Interrupted` now and then while nothing comes. An error of the network is told once, by
@@ -127,6 +163,7 @@ struct Receiving {
     url: Url,
     version: Version,
     limits: Limits,
+    pace: Pace,
     /// Next byte that is wanted.
     at: u64,
     /// Where a copy goes.
@@ -186,6 +223,7 @@ impl Download {
             url: url.clone(),
             version: version.clone(),
             limits,
+            pace: Pace::new(options),
             at: earlier,
             copy,
             shared: Arc::clone(&shared),
@@ -359,6 +397,8 @@ enum Ended {
     Whole,
     /// Before it.
     Cut(String),
+    /// It brings too little to wait for.
+    Slow(String),
     /// Nobody listens.
     Alone,
 }
@@ -380,10 +420,14 @@ impl Receiving {
             };
             match ended {
                 Ok(Ended::Whole | Ended::Alone) => return,
-                Ok(Ended::Cut(reason)) => why = reason,
+                Ok(Ended::Cut(reason)) => {
+                    failures = if self.at > before { 1 } else { failures + 1 };
+                    why = reason;
+                }
+                // What came so far is no reason to hope for more.
+                Ok(Ended::Slow(reason)) => (failures, why) = (failures + 1, reason),
                 Err(error) => return self.fail(error),
             }
-            failures = if self.at > before { 1 } else { failures + 1 };
             if failures >= TRIES {
                 let problem = FetchProblem::Connection { at: self.at, why };
                 return self.fail(FetchError { url: self.url.shown(), problem });
@@ -426,8 +470,10 @@ impl Receiving {
     fn body(&mut self, response: Response<Body>, skip: u64) -> Result<Ended, FetchError> {
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
         let mut skip = skip;
+        self.pace.begin();
         loop {
             let mut chunk = vec![0; CHUNK];
+            let begun = Instant::now();
             let got = match body.read(&mut chunk) {
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -441,6 +487,7 @@ impl Receiving {
             }
             chunk.truncate(got);
             let got = u64::try_from(got).unwrap_or(u64::MAX);
+            let slow = self.pace.waited(begun.elapsed(), got);
             lock(&self.shared).traffic.received_bytes += got;
             if skip > 0 {
                 let over = skip.min(got);
@@ -449,6 +496,9 @@ impl Receiving {
             }
             if let Some(ended) = self.pass_on(chunk)? {
                 return Ok(ended);
+            }
+            if let Some(slow) = slow {
+                return Ok(Ended::Slow(slow));
             }
         }
     }
@@ -519,15 +569,28 @@ pub(crate) fn fetch_small(url: &Url, options: &FetchOptions, max_len: u64) -> Re
     if let Some(len) = found.version.total.filter(|len| *len > max_len) {
         return Err(too_long(len));
     }
+    let broken = |at: usize, why: String| FetchError {
+        url: url.shown(),
+        problem: FetchProblem::Connection { at: u64::try_from(at).unwrap_or(u64::MAX), why },
+    };
     let mut bytes = Vec::new();
     let mut body = found.response.into_body().into_with_config().limit(u64::MAX).reader().take(max_len + 1);
-    body.read_to_end(&mut bytes).map_err(|error| FetchError {
-        url: url.shown(),
-        problem: FetchProblem::Connection {
-            at: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            why: error.to_string(),
-        },
-    })?;
+    let mut pace = Pace::new(options);
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let begun = Instant::now();
+        match body.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(got) => {
+                bytes.extend_from_slice(&chunk[..got]);
+                if let Some(slow) = pace.waited(begun.elapsed(), u64::try_from(got).unwrap_or(u64::MAX)) {
+                    return Err(broken(bytes.len(), slow));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(broken(bytes.len(), error.to_string())),
+        }
+    }
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if len > max_len {
         return Err(too_long(len));
@@ -538,5 +601,27 @@ pub(crate) fn fetch_small(url: &Url, options: &FetchOptions, max_len: u64) -> Re
             problem: FetchProblem::Connection { at: len, why: "it was closed early".to_owned() },
         }),
         _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_brings_too_little_is_told_and_waiting_elsewhere_does_not_count() {
+        let options =
+            FetchOptions { patience: Duration::from_secs(10), min_rate: 100, ..FetchOptions::default() };
+        let mut pace = Pace::new(&options);
+        for _ in 0..9 {
+            assert_eq!(pace.waited(Duration::from_secs(1), 1), None);
+        }
+        let slow = pace.waited(Duration::from_secs(1), 1).unwrap();
+        assert_eq!(slow, "only 10 bytes in 10 s, at least 100 a second are wanted");
+        for _ in 0..50 {
+            assert_eq!(pace.waited(Duration::from_secs(1), 100), None);
+        }
+        let mut any = Pace::new(&FetchOptions { min_rate: 0, ..options });
+        assert_eq!(any.waited(Duration::from_secs(60), 0), None);
     }
 }

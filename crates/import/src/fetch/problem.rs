@@ -55,6 +55,12 @@ pub enum FetchProblem {
         /// What the network says.
         why: String,
     },
+    /// The server is not known to be the one that it says it is.
+    #[error("the server's certificate is not trusted: {why}")]
+    Untrusted {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file on the server is another one than at the beginning.
     #[error("the file changed on the server during the download, at byte {at}")]
     Changed {
@@ -97,6 +103,7 @@ impl FetchError {
             FetchProblem::Private { .. } => "fetch.redirect.private",
             FetchProblem::Status { .. } => "fetch.status",
             FetchProblem::Connection { .. } => "fetch.connection",
+            FetchProblem::Untrusted { .. } => "fetch.untrusted",
             FetchProblem::Changed { .. } => "fetch.changed",
             FetchProblem::NoResume { .. } => "fetch.no-resume",
             FetchProblem::TooLong { .. } => "fetch.too-long",
@@ -126,6 +133,9 @@ impl FetchError {
             FetchProblem::Connection { .. } => {
                 "give the same command again: a download that broke off goes on where it was"
             }
+            FetchProblem::Untrusted { .. } => {
+                "if it is a server of your own, name its authority's certificate with --ca-file"
+            }
             FetchProblem::Changed { .. } | FetchProblem::NoResume { .. } => "give the same command again",
             FetchProblem::TooLong { .. } => "allow it with --max-size, if you expect it",
             FetchProblem::Certificates { .. } => "name a file with -----BEGIN CERTIFICATE----- in it",
@@ -138,6 +148,7 @@ impl FetchError {
         match self.problem {
             FetchProblem::Status { .. }
             | FetchProblem::Connection { .. }
+            | FetchProblem::Untrusted { .. }
             | FetchProblem::Changed { .. }
             | FetchProblem::NoResume { .. }
             | FetchProblem::Certificates { .. } => Family::Io,

@@ -13,6 +13,7 @@ use crate::error::{About, Answer, Result};
 use crate::for_target::{ForArgs, Report, TargetRecord};
 use crate::input::spool::default_dir;
 use crate::input::{Input, is_dash};
+use crate::output::{FindingRecord, findings_lines};
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -38,6 +39,8 @@ struct Record<'a> {
     /// Of what was written.
     raw_digest: Option<Digest>,
     target: TargetRecord<'a>,
+    /// What should be known about the source.
+    findings: Vec<FindingRecord>,
 }
 
 pub(super) fn run(args: &Args, target: &Target, session: &mut Session) -> Result<Answer> {
@@ -102,10 +105,14 @@ pub(super) fn run(args: &Args, target: &Target, session: &mut Session) -> Result
         content_digest: outcome.as_ref().map(|outcome| outcome.source_content),
         raw_digest: outcome.as_ref().and_then(|outcome| outcome.raw.clone()),
         target: report.record(),
+        findings: FindingRecord::list(&image.remarks(), None),
     };
     session.printer.json(&record)?;
     let chain: Vec<&str> = input.wrappers().iter().copied().chain([image.format().id]).collect();
     session.printer.field("from", format!("{} ({})", input.label, chain.join(" > ")));
+    for line in findings_lines(&record.findings, |_| 0) {
+        session.printer.line(&line);
+    }
     report.text(&mut session.printer);
     Ok(Answer::Yes)
 }

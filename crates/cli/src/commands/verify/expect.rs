@@ -3,7 +3,7 @@
 use kiln_disk::digest::{Algorithm, ContentDigest, Digest, DiskDigests, LeafFile};
 
 use super::{Args, read_leaves};
-use kiln_import::Expect;
+use kiln_import::{FetchOptions, Place};
 
 use crate::error::{CliError, Result};
 use crate::input::is_dash;
@@ -42,8 +42,10 @@ impl Expected {
         }
         if let Some(path) = &args.checksums {
             let name = (!is_dash(&args.subject)).then(|| args.subject.to_string_lossy());
-            let list = path.display().to_string();
-            for expected in kiln_import::expected(&Expect::List(path.clone()), name.as_deref())? {
+            let url = path.to_str().filter(|text| kiln_import::is_url(text));
+            let list = url.map_or_else(|| path.display().to_string(), kiln_import::shown_url);
+            let options = FetchOptions { ca_file: args.ca_file.clone(), ..FetchOptions::default() };
+            for expected in kiln_import::expected_at(&Place::of(path), name.as_deref(), &options)? {
                 let line = expected.listed.map_or(0, |(_, line)| line);
                 transport.push((format!("{list} line {line}"), expected.digest));
             }

@@ -40,8 +40,8 @@ pub(super) fn run(image: &Qcow2Image, scope: CheckScope, observer: &dyn Observer
     let layout = layout::Layout::gather(image, &mut report, observer)?;
     count::run(image, &layout, &mut report, observer)?;
     unfinished::run(image, &layout, &mut report, observer)?;
-    if scope == CheckScope::Data {
-        decode::run(image, &layout, &mut report, observer)?;
+    if scope.includes_data() {
+        decode::run(image, &layout, scope, &mut report, observer)?;
     }
     Ok(report.0)
 }

@@ -20,6 +20,8 @@ type Outcome = Result<u64, Error>;
 pub(super) struct Decode<'a> {
     part: &'a Part,
     sparse: &'a Sparse,
+    /// Whether to decode, or only to see where grains end.
+    decodes: bool,
     observer: &'a dyn Observer,
     batch: Vec<(u64, u64)>,
     /// First byte behind the last grain so far.
@@ -27,8 +29,8 @@ pub(super) struct Decode<'a> {
 }
 
 impl<'a> Decode<'a> {
-    pub(super) fn new(part: &'a Part, sparse: &'a Sparse, observer: &'a dyn Observer) -> Self {
-        Self { part, sparse, observer, batch: Vec::new(), end: None }
+    pub(super) fn new(part: &'a Part, sparse: &'a Sparse, decodes: bool, observer: &'a dyn Observer) -> Self {
+        Self { part, sparse, decodes, observer, batch: Vec::new(), end: None }
     }
 
     /// Takes the grain at `at`, which lies behind all those before it.
@@ -46,11 +48,14 @@ impl<'a> Decode<'a> {
     fn flush(&mut self, report: &mut Report) -> Result<()> {
         go_on(self.observer)?;
         self.sparse.budget.check_time()?;
-        let sparse = self.sparse;
+        let (sparse, decodes) = (self.sparse, self.decodes);
         let share = self.batch.len().div_ceil(pipeline::default_threads().max(1)).max(1);
         let answers = std::thread::scope(|scope| {
-            let started: Vec<_> =
-                self.batch.chunks(share).map(|jobs| scope.spawn(move || decode_all(sparse, jobs))).collect();
+            let started: Vec<_> = self
+                .batch
+                .chunks(share)
+                .map(|jobs| scope.spawn(move || decode_all(sparse, decodes, jobs)))
+                .collect();
             started.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
         });
         let batch = std::mem::take(&mut self.batch);
@@ -91,11 +96,13 @@ impl<'a> Decode<'a> {
     }
 }
 
-fn decode_all(sparse: &Sparse, jobs: &[(u64, u64)]) -> Vec<Outcome> {
+fn decode_all(sparse: &Sparse, decodes: bool, jobs: &[(u64, u64)]) -> Vec<Outcome> {
     let mut out = vec![0; in_memory(sparse.grain_len())];
     let mut window = Window::default();
     let mut one = |grain, at| {
-        sparse.decode(grain, at, &mut out, u64::MAX, &mut window)?;
+        if decodes {
+            sparse.decode(grain, at, &mut out, u64::MAX, &mut window)?;
+        }
         // Without markers only the decoder knows, and it does not tell: a sector is certain.
         let known = sparse.compressed_len(grain, at, 0, &mut window)?;
         Ok(if sparse.has_markers() { known } else { 1 })

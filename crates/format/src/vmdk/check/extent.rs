@@ -21,8 +21,9 @@ pub(super) fn run(
 ) -> Result<()> {
     headers(sparse, report);
     redundant(part, sparse, observer, report)?;
-    let decodes = scope == CheckScope::Data && sparse.header.is_compressed();
-    let mut decode = decodes.then(|| Decode::new(part, sparse, observer));
+    let looks = scope.includes_data() && sparse.header.is_compressed();
+    let decodes = scope == CheckScope::Data;
+    let mut decode = looks.then(|| Decode::new(part, sparse, decodes, observer));
     let mut seen = Seen { tables: 0, grains: 0, tables_end: 0, last: None };
     layout::walk(sparse, &mut |met| {
         go_on(observer)?;

@@ -1,0 +1,91 @@
+//! What is stored while it comes by.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_disk::{Budget, Disk, Error, Findings, Observer, Result};
+
+use super::{Ending, Wrapped};
+use crate::facts::Facts;
+use crate::identify::Identity;
+use crate::image::Image;
+use crate::{ova, qcow2, tar};
+
+/// Bytes at the beginning of a disk's file that are never let go, for looks at the end.
+pub(crate) const WATCHED_HEAD: u64 = 128 << 10;
+
+/// A disk in a file on its way that is read by its tables, for [`crate::transfer`]: each byte of it is read once,
+/// about in order. Not a disk for anything else, as [`super::StreamDisk`]: a second read of the same bytes may be
+/// refused (`stream.layout`).
+pub trait Passing: Disk {
+    /// Takes in the rest of the file and checks all of its structure: what is found is what a check of the file
+    /// finds.
+    ///
+    /// # Errors
+    /// Those of whatever the bytes come from; as [`crate::Image::check`]; [`Error::Refused`] (`stream.kind`) when
+    /// the file is not what its beginning looked like.
+    fn finish(&self, observer: &dyn Observer) -> Result<(Ending, Findings)>;
+
+    /// The container, to be asked about itself after [`Passing::finish`]; its disk has gone by.
+    fn image(&self) -> Option<&dyn Image>;
+
+    /// Bytes that came too early, did not fit into memory, and went to a file.
+    fn spilled_bytes(&self) -> u64;
+}
+
+/// What the beginning says of the disk that comes.
+enum Plan {
+    Qcow2(qcow2::passing::Plan),
+    Tar(tar::passing::Plan),
+    Ova(ova::passing::Plan),
+}
+
+impl Wrapped {
+    /// The disk, when the content is a container that is read by its tables and may be read as it comes: what it says
+    /// of itself. Otherwise why not, where there is a word for it.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn passing(&self) -> std::result::Result<Facts, Option<&'static str>> {
+        let facts = match self.passing_plan()? {
+            Plan::Qcow2(plan) => plan.facts(),
+            Plan::Tar(plan) => plan.facts(),
+            Plan::Ova(plan) => plan.facts(),
+        };
+        Ok(Facts { file_bytes: self.outer_len().unwrap_or(0), ..facts })
+    }
+
+    fn passing_plan(&self) -> std::result::Result<Plan, Option<&'static str>> {
+        match self.identity() {
+            Identity::Container { format, .. } if *format == qcow2::FORMAT => {
+                qcow2::passing::Plan::read(self.head()).map(Plan::Qcow2)
+            }
+            Identity::Container { format, .. } if *format == tar::FORMAT => {
+                tar::passing::Plan::read(self.head()).map(Plan::Tar)
+            }
+            Identity::Container { format, .. } if *format == ova::FORMAT => {
+                ova::passing::Plan::read(self.head()).map(Plan::Ova)
+            }
+            _ => Err(None),
+        }
+    }
+
+    /// The disk of [`Wrapped::passing`]. What has to be kept goes to an unnamed file in `dir`.
+    ///
+    /// # Errors
+    /// As the format's open; [`Error::Unsupported`] (`stream.kind`) for any other content.
+    pub fn into_passing(self, dir: &Path, budget: &Arc<Budget>) -> Result<Box<dyn Passing>> {
+        let plan = self.passing_plan().map_err(|_| Error::Unsupported {
+            code: "stream.kind",
+            feature: "reading this container as it comes".to_owned(),
+            hint: "keep the file first, with --spool",
+        })?;
+        let (label, dir) = (self.label().to_owned(), dir.to_owned());
+        let stream = self.into_stream();
+        Ok(match plan {
+            Plan::Qcow2(plan) => Box::new(plan.open(stream, label, dir, budget)?),
+            Plan::Tar(plan) => Box::new(plan.open(stream, label, dir, budget)?),
+            Plan::Ova(plan) => Box::new(plan.open(stream, label, dir, budget)?),
+        })
+    }
+}
