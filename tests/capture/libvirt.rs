@@ -104,7 +104,7 @@ fn domain(sandbox: &Sandbox) -> String {
     format!(
         "<domain type='qemu'><name>kiln-test</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>\
          <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{}</kernel><initrd>{}</initrd>\
-         <cmdline>console=ttyS0 quiet panic=-1 kiln.mode=one kiln.fs=ext4 kiln.agent=qemu</cmdline></os>\
+         <cmdline>console=ttyS0 quiet panic=-1 no_timer_check kiln.mode=one kiln.fs=ext4 kiln.agent=qemu</cmdline></os>\
          <features><acpi/></features><devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\
          <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
          <target dev='vda' bus='virtio'/></disk><serial type='file'><source path='{}'/></serial>\
