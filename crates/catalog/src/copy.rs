@@ -266,6 +266,7 @@ pub fn draft_of_copy(
             architecture: manifest.architecture.clone(),
             os: manifest.os.clone(),
             boot_mode: manifest.boot_mode.clone(),
+            guest: manifest.guest.clone(),
             family: family.clone(),
             labels: std::collections::BTreeMap::new(),
         },

@@ -43,6 +43,7 @@ mod capture;
 mod copy;
 mod error;
 mod fsck;
+mod guest;
 mod id;
 mod index;
 mod instances;
@@ -89,6 +90,7 @@ pub use capture::{
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
+pub use guest::{GuestAnswer, GuestNote, GuestRecord, GuestVerdict, HERE};
 pub use id::{BadId, ImageId, InstanceId, LayerId};
 pub use instances::{InstanceRecord, SCHEMA as INSTANCE_SCHEMA};
 pub use job::Job;

@@ -9,6 +9,7 @@ use kiln_disk::Existing;
 
 use crate::account::Account;
 use crate::error::{Refusal, Result};
+use crate::guest::GuestRecord;
 use crate::id::ImageId;
 use crate::index::{Edit, Entry, Index, Texts};
 use crate::job::{Intent, scratch_dir, settle};
@@ -79,7 +80,9 @@ impl Store {
                 Circumstance::Expired => record.expired(Timestamp::now()),
                 Circumstance::Unsound => {
                     let checks = record.screened.as_ref().unwrap_or(&image.manifest.checks);
-                    checks.forced || checks.findings.iter().any(|finding| finding.severity.fails())
+                    checks.forced
+                        || checks.findings.iter().any(|finding| finding.severity.fails())
+                        || image.guest().is_some_and(|guest| guest.stops_here().is_some())
                 }
                 Circumstance::Unaudited => record.audits.is_empty(),
             };
@@ -449,6 +452,25 @@ impl Store {
             }
             Ok(vec![(What::Verified, detail.to_owned())])
         })
+    }
+
+    /// Writes down what today's rules say about an image's guest, whosever it is. The same answer is not written again.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn note_guest(&self, id: &ImageId, guest: GuestRecord) -> Result<()> {
+        let _lock = self.exclusive()?;
+        let mut index = self.index()?;
+        // Removed since by another process.
+        let Some(texts) = index.texts(id)? else { return Ok(()) };
+        let entry = self.entry_of(id.as_str(), texts)?;
+        let mut record = entry.record;
+        if record.guest.as_ref().or(entry.manifest.guest.as_ref()) == Some(&guest) {
+            return Ok(());
+        }
+        record.note(&self.account, What::Screened, format!("guest rules {}", guest.rule_set));
+        record.guest = Some(guest);
+        self.write_records(&mut index, vec![record])
     }
 
     /// Writes down what later rules say about an image, whosever it is.

@@ -15,6 +15,7 @@ use crate::account::Account;
 use crate::appliance::ApplianceRecord;
 use crate::capture::CaptureRecord;
 use crate::error::{Malformation, Result};
+use crate::guest::GuestRecord;
 use crate::id::{ImageId, LayerId};
 use crate::name::{Name, NameTag, Tag};
 use crate::sealed::{self, Document};
@@ -183,6 +184,9 @@ pub struct Manifest {
     pub provenance: Provenance,
     /// What the checks said about that file.
     pub checks: CheckRecord,
+    /// What the rules about guests said of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestRecord>,
     /// The image that this one was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -415,6 +419,7 @@ pub(crate) mod tests {
                 forced: false,
                 findings: vec![FindingCount { id: "x.y".to_owned(), severity: Severity::Waste, count: 3 }],
             },
+            guest: None,
             origin: None,
             layers: vec![LayerRecord {
                 digest: digest.parse().unwrap(),

@@ -10,6 +10,7 @@ use kiln_disk::digest::{Algorithm, ContentDigest, LeafFile, hash_source};
 use kiln_disk::{ByteSource, Existing, FileSource, Observer};
 
 use crate::error::{Error, Refusal, Result, io};
+use crate::guest::GuestRecord;
 use crate::id::{ImageId, LayerId};
 use crate::index::{Edit, Entry, Index, Texts};
 use crate::job::{Intent, Job, settle};
@@ -69,6 +70,8 @@ pub struct Birth {
     pub os: Option<String>,
     /// How the guest boots.
     pub boot_mode: Option<String>,
+    /// What the rules about guests say.
+    pub guest: Option<GuestRecord>,
     /// The family.
     pub family: Option<Name>,
     /// Labels.
@@ -532,6 +535,7 @@ fn manifest_of(id: ImageId, draft: Draft, layers: Vec<LayerRecord>) -> Manifest 
         source: draft.source,
         provenance: draft.provenance,
         checks: draft.checks,
+        guest: draft.birth.guest,
         origin: draft.birth.origin,
         layers,
     }

@@ -478,7 +478,6 @@ impl Filter {
         }
         let equal = [
             ("architecture", &self.architecture),
-            ("boot_mode", &self.boot_mode),
             ("tag", &self.tag),
             ("family", &self.family.as_ref().map(ToString::to_string)),
         ];
@@ -486,6 +485,11 @@ impl Filter {
             if let Some(wanted) = wanted {
                 terms.push(format!("{column} = ?{}", given(wanted.clone().into())));
             }
+        }
+        if let Some(wanted) = &self.boot_mode {
+            // "bios+uefi" starts either way.
+            let n = given(wanted.clone().into());
+            terms.push(format!("instr('+' || boot_mode || '+', '+' || ?{n} || '+') > 0"));
         }
         if !self.states.is_empty() {
             let words: Vec<String> = self

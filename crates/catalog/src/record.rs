@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::error::{Refusal, Result};
+use crate::guest::GuestRecord;
 use crate::id::ImageId;
 use crate::manifest::{CheckRecord, ImageType, LayerRecord, Manifest, State};
 use crate::name::{MAX_DESCRIPTION, Name, Tag};
@@ -69,6 +70,9 @@ pub struct Record {
     pub verified: Option<Verified>,
     /// What later rules say, when they judged it again.
     pub screened: Option<CheckRecord>,
+    /// What later rules about guests say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestRecord>,
     /// Its layers, base first, when they are no longer the ones that it was published with.
     pub layers: Option<Vec<LayerRecord>>,
     /// What happened to it, oldest first.
@@ -236,6 +240,7 @@ impl Record {
             audits: Vec::new(),
             verified: None,
             screened: None,
+            guest: None,
             layers: None,
             history: vec![published],
             forgotten_events: 0,

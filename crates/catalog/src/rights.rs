@@ -291,7 +291,7 @@ impl Reason {
             Self::Because(InUse) => "an instance uses it",
             Self::Because(Busy) => "a command is working on it",
             Self::Because(Expired) => "it has expired",
-            Self::Because(Unsound) => "its checks found damage",
+            Self::Because(Unsound) => "its checks found damage, or a guest that will not start",
             Self::Because(Unaudited) => "nobody wrote down that they audited it",
         }
     }
@@ -317,7 +317,9 @@ impl Reason {
             }
             Self::Because(Busy) => "kiln jobs shows it; wait, or kiln cancel JOB".to_owned(),
             Self::Because(Expired) => format!("kiln set {id} --expires never"),
-            Self::Because(Unsound) => "import the disk again from a sound source".to_owned(),
+            Self::Because(Unsound) => {
+                "kiln check IMAGE tells what was found; import the disk again from a sound source".to_owned()
+            }
             Self::Because(Unaudited) => format!("kiln audit {id} --note TEXT"),
             Self::Hidden | Self::NothingToAccept => return None,
         })

@@ -350,7 +350,7 @@ fn exit_of_instance(error: &kiln_instance::Error) -> u8 {
     use kiln_instance::{Error, Failure, Refusal};
     match error {
         Error::Refused(refusal) if refusal.is_usage() => exit::USAGE,
-        Error::Refused(Refusal::Unsound { .. } | Refusal::Architecture { .. })
+        Error::Refused(Refusal::Unsound { .. } | Refusal::Guest { .. } | Refusal::Architecture { .. })
         | Error::Failed(Failure::TimedOut { .. } | Failure::Ended { .. } | Failure::CloudInit { .. }) => {
             exit::NO
         }

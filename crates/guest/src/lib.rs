@@ -19,6 +19,7 @@
 mod cache;
 pub mod facts;
 pub mod fs;
+pub mod grub;
 pub mod initramfs;
 pub mod rules;
 mod text;

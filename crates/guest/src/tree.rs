@@ -203,6 +203,23 @@ impl Tree {
         Ok(bytes)
     }
 
+    /// `len` bytes from byte `at` of a file, fewer where it ends.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn read_at(&self, path: &str, at: u64, len: usize) -> Result<Vec<u8>> {
+        let path = self.resolve(path.as_bytes(), true)?;
+        let stat = self.on(&path, |fs, inside| fs.stat(inside))?;
+        if stat.kind != Kind::File {
+            return Err(FsError::WrongKind);
+        }
+        let left = usize::try_from(stat.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len.min(left)];
+        let read = self.on(&path, |fs, inside| fs.read(inside, at, &mut bytes))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// A text file of at most 1 MiB; `None` when it is not there or cannot be read.
     #[must_use]
     pub fn text(&self, path: &str) -> Option<String> {

@@ -145,6 +145,14 @@ pub enum Refusal {
         /// What was found, and where.
         detail: String,
     },
+    /// A target's row speaks of a rule that there is not.
+    #[error("the target {target} speaks of {id:?}, which is no rule about guests")]
+    FindingRule {
+        /// The target.
+        target: String,
+        /// What it calls the rule.
+        id: String,
+    },
     /// A target does not take it.
     #[error("{0}")]
     Target(Box<TargetRefusal>),
@@ -221,6 +229,7 @@ impl Refusal {
             Self::LayerCount { .. } => "store.layers",
             Self::LayerFormat { .. } => "store.layer.format",
             Self::Guest { .. } => "import.guest",
+            Self::FindingRule { .. } => "target.finding",
             Self::Target(refusal) => refusal.code(),
         }
     }
@@ -252,6 +261,9 @@ impl Refusal {
             }
             Self::Guest { .. } => {
                 "kiln check --for TARGET FILE tells all, with the commands that mend it; --force imports it as it is"
+            }
+            Self::FindingRule { .. } => {
+                "kiln check --explain ID knows the rules; correct the file of targets"
             }
             Self::Target(refusal) => refusal.hint(),
         })

@@ -1,12 +1,16 @@
 //! The policy about the guest: what is wanted at a place, an image for it must have.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_disk::{Budget, Disk, Limits};
+use kiln_catalog::{Birth, GuestAnswer, GuestNote, GuestRecord, GuestVerdict, Manifest, Store};
+use kiln_disk::{Budget, Disk, FileSource, Limits};
+use kiln_format::Image;
 use kiln_guest::facts::Depth;
-use kiln_guest::rules::{Impact, Options, Place};
-use kiln_guest::{Judgement, examine, judge};
+use kiln_guest::rules::{Firmware, Impact, Options, PLACES, Place, Severities, Verdict};
+use kiln_guest::{Examination, Judgement, RULE_SET, examine, judge};
+use kiln_target::{FindingSeverity, Targets};
 
 use crate::error::{Refusal, Result};
 
@@ -65,4 +69,122 @@ pub fn admit(
         }
     }
     Ok(judgements)
+}
+
+/// How bad the findings of the rules are at each target.
+///
+/// # Errors
+/// [`Refusal::FindingRule`] for an id that no rule has.
+pub fn severities(targets: &Targets) -> Result<Severities> {
+    let mut severities = Severities::default();
+    for row in targets.rows() {
+        for (id, rule) in &row.findings {
+            if kiln_guest::rules::rule(id).is_none() {
+                return Err(Refusal::FindingRule { target: row.id.clone(), id: id.clone() }.into());
+            }
+            let impact = match rule.severity {
+                FindingSeverity::Off => None,
+                FindingSeverity::Advice => Some(Impact::Advice),
+                FindingSeverity::Hygiene => Some(Impact::Hygiene),
+                FindingSeverity::NoLogin => Some(Impact::NoLogin),
+                FindingSeverity::NoNetwork => Some(Impact::NoNetwork),
+                FindingSeverity::WillNotBoot => Some(Impact::WillNotBoot),
+                FindingSeverity::RejectedAtImport => Some(Impact::RejectedAtImport),
+            };
+            severities.set(&row.id, id, impact);
+        }
+    }
+    Ok(severities)
+}
+
+/// What today's rules say of a guest at every place, for an image's record.
+#[must_use]
+pub fn record(examination: &Examination, severities: &Severities) -> GuestRecord {
+    let options = Options { severities: severities.clone(), ..Options::default() };
+    let verdicts = PLACES.iter().map(|place| verdict(&judge(examination, place, &options))).collect();
+    let report = &examination.report;
+    let system = report.os.as_ref().filter(|_| !report.roots.is_empty());
+    let named = |os: &kiln_guest::facts::os::Os| {
+        if os.name.is_empty() { "unnamed".to_owned() } else { short(&os.name) }
+    };
+    GuestRecord { rule_set: RULE_SET.to_owned(), system: system.map(named), verdicts }
+}
+
+/// What a stranger wrote, in one line of a record.
+fn short(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect()
+}
+
+fn verdict(judgement: &Judgement) -> GuestVerdict {
+    let mut findings: Vec<GuestNote> = Vec::new();
+    for finding in judgement.findings.iter().filter(|finding| finding.severity > Impact::Advice) {
+        if findings.iter().all(|known| known.id != finding.id) {
+            findings
+                .push(GuestNote { id: finding.id.to_owned(), severity: finding.severity.words().to_owned() });
+        }
+    }
+    GuestVerdict {
+        target: judgement.target.to_owned(),
+        verdict: match judgement.verdict {
+            Verdict::Boots => GuestAnswer::Boots,
+            Verdict::BootsWithWarnings => GuestAnswer::BootsWithWarnings,
+            Verdict::WillNotBoot => GuestAnswer::WillNotBoot,
+            Verdict::Unknown => GuestAnswer::Unknown,
+        },
+        because: judgement.because.as_deref().map(short),
+        findings,
+    }
+}
+
+/// What the disk of a new layer tells about its guest. An image whose guest cannot be looked at is an image all the
+/// same: it is then one of which nothing is known.
+pub(crate) fn of_layer(layer: &Path, severities: &Severities) -> Birth {
+    let looked = || -> Result<Examination> {
+        let (format, _) = kiln_format::layer::layer_format()?;
+        let image = (format.open)(Arc::new(FileSource::open(layer)?), &kiln_format::OpenContext::new())?;
+        let image: Arc<dyn Image> = Arc::from(image);
+        let disk: Arc<dyn Disk> = image;
+        let budget = Arc::new(Budget::new(LIMITS));
+        Ok(examine(&[disk], &budget, Depth::Full)?)
+    };
+    looked().map_or_else(|_| Birth::default(), |examination| birth(&examination, severities))
+}
+
+/// What is known about an image by its guest.
+fn birth(examination: &Examination, severities: &Severities) -> Birth {
+    let report = &examination.report;
+    let guest = record(examination, severities);
+    let Some(os) = report.os.as_ref().filter(|_| guest.system.is_some()) else {
+        return Birth { guest: Some(guest), ..Birth::default() };
+    };
+    let here = kiln_guest::rules::place(kiln_catalog::HERE);
+    let starts = here.map_or_else(Vec::new, |place| judge(examination, place, &Options::default()).firmware);
+    let words: Vec<&str> = starts
+        .iter()
+        .map(|firmware| match firmware {
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+        })
+        .collect();
+    let name = format!("{} {}", os.id, os.version);
+    Birth {
+        architecture: os.architecture.map(str::to_owned),
+        os: (!os.id.is_empty()).then(|| short(name.trim())),
+        boot_mode: (!words.is_empty()).then(|| words.join("+")),
+        guest: Some(guest),
+        ..Birth::default()
+    }
+}
+
+/// Judges the guest of an image of the store by today's rules and writes the answer into its record.
+///
+/// # Errors
+/// I/O; a layer that is missing or cannot be opened.
+pub fn judge_image(store: &Store, image: &Manifest, severities: &Severities) -> Result<GuestRecord> {
+    let opened: Arc<dyn Image> = Arc::from(crate::open::open_image(store, image)?);
+    let disk: Arc<dyn Disk> = opened;
+    let budget = Arc::new(Budget::new(LIMITS));
+    let guest = record(&examine(&[disk], &budget, Depth::Full)?, severities);
+    store.note_guest(&image.id, guest.clone())?;
+    Ok(guest)
 }

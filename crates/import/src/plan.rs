@@ -26,6 +26,7 @@ use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url, shown_url};
 use crate::signature::SignatureWish;
 use crate::tap::Tap;
 use kiln_format::layer::LayerStyle;
+use kiln_guest::rules::Severities;
 
 /// Version of the rules that an import judges by. Grows when a rule does, so that old images can be judged again.
 pub const RULE_SET: &str = "1";
@@ -123,6 +124,8 @@ pub struct Request {
     pub source_digest: SourceDigest,
     /// Also compute the plain SHA-256 of the flat disk.
     pub raw_digest: bool,
+    /// How bad what is found inside the guest is, by target.
+    pub severities: Severities,
     /// The program and its version, for the record: `kiln 0.1.0`.
     pub tool: String,
     /// How another process can go on when this one dies; none when it cannot.
@@ -154,6 +157,7 @@ impl Request {
             threads: pipeline::default_threads(),
             source_digest: SourceDigest::Auto,
             raw_digest: false,
+            severities: Severities::default(),
             tool: concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
             resume: None,
         }
@@ -228,6 +232,7 @@ pub(crate) struct Wishes {
     pub(crate) threads: usize,
     pub(crate) raw_digest: bool,
     pub(crate) hash_source: bool,
+    pub(crate) severities: Severities,
     pub(crate) tool: String,
 }
 
@@ -370,6 +375,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         style: request.style,
         threads,
         raw_digest: request.raw_digest,
+        severities: request.severities,
         hash_source,
         tool: request.tool,
     };

@@ -106,7 +106,7 @@ impl Plan {
         let maker = Maker { job: &job, source, arrival, rules: &rules, budget: &budget, request: &request };
         // The source's own digest is one thread's work and the longest: everything else is done beside it.
         let failed = AtomicBool::new(false);
-        let (made, source_digest) = std::thread::scope(|scope| {
+        let (made, birth, source_digest) = std::thread::scope(|scope| {
             let source = maker.source.clone().filter(|_| request.hash_source);
             let hashing = source.map(|source| {
                 let observer = Beside { observer, failed: &failed };
@@ -114,7 +114,11 @@ impl Plan {
             });
             let made = maker.make(content, &mut facts, observer);
             failed.store(made.is_err(), Ordering::Relaxed);
-            (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
+            let guest = match made.is_ok() {
+                true => crate::guest::of_layer(&job.dir().join(LAYER), &request.severities),
+                false => Birth::default(),
+            };
+            (made, guest, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
         });
         let Made { sealed, disk: written, convert, seal, appliance: met } = made?;
         if let Some(source) = &maker.source {
@@ -153,7 +157,7 @@ impl Plan {
                 capture: None,
             },
             checks: check_record(&facts),
-            birth: Birth::default(),
+            birth,
         };
         let published = job.publish(draft, &[sealed], request.if_taken, observer)?;
         Ok(Outcome {

@@ -63,6 +63,14 @@ pub enum Refusal {
         /// Ids of what was found.
         findings: Vec<String>,
     },
+    /// The image's guest is known not to start on a machine of this host.
+    #[error("the guest of {image} will not boot: {because}")]
+    Guest {
+        /// The image.
+        image: String,
+        /// What keeps it from starting.
+        because: String,
+    },
     /// A guest of another architecture than the machine.
     #[error("{asked} machines are not run, only {}", known.join(", "))]
     Architecture {
@@ -271,6 +279,7 @@ impl Refusal {
             Self::Amount { .. } => "instance.amount",
             Self::Shrink { .. } => "instance.disk.shrink",
             Self::Unsound { .. } => "instance.image.unsound",
+            Self::Guest { .. } => "instance.image.guest",
             Self::Architecture { .. } => "instance.architecture",
             Self::Port { .. } => "instance.port",
             Self::Network { .. } => "instance.network",
@@ -296,6 +305,9 @@ impl Refusal {
         Some(match self {
             Self::Unsound { image, .. } => {
                 format!("kiln show {image} tells what was found; --force starts it all the same")
+            }
+            Self::Guest { image, .. } => {
+                format!("kiln check --for kvm {image} tells how to mend it; --force starts it all the same")
             }
             Self::Shrink { .. } => "leave --disk out, or give a larger size".to_owned(),
             Self::Port { .. } => "choose another port, or leave --forward out and have one chosen".to_owned(),

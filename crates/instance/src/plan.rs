@@ -169,7 +169,7 @@ pub fn plan(store: &Store, request: Request) -> Result<Plan> {
     amount("the number of processors", u64::from(request.cpus), 1, 255)?;
     amount("the memory", request.memory_bytes, 16 << 20, 4 << 40)?;
     amount("the number of data disks", count(&request.data_disks), 0, 16)?;
-    may_launch(store, &request.image, request.on_unsound)?;
+    may_start(store, &request.image, request.on_unsound)?;
     let image = &request.image.manifest;
     let wanted = request.architecture.as_deref().or(image.architecture.as_deref());
     let architecture = arch::find(wanted)?;
@@ -262,6 +262,19 @@ pub(crate) fn may_launch(store: &Store, image: &Image, on_unsound: OnUnsound) ->
     }
     let findings = if findings.is_empty() { vec!["the last kiln verify".to_owned()] } else { findings };
     Err(Refusal::Unsound { image: image.manifest.title(), findings }.into())
+}
+
+/// As [`may_launch`], and what is known about the guest: an image that machines are to start from.
+pub(crate) fn may_start(store: &Store, image: &Image, on_unsound: OnUnsound) -> Result<()> {
+    may_launch(store, image, on_unsound)?;
+    match image.guest().and_then(kiln_catalog::GuestRecord::stops_here) {
+        Some(verdict) if on_unsound == OnUnsound::Refuse => Err(Refusal::Guest {
+            image: image.manifest.title(),
+            because: verdict.because.clone().unwrap_or_default(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 fn amount(what: &'static str, asked: u64, least: u64, most: u64) -> Result<()> {

@@ -10,7 +10,7 @@ use kiln_catalog::{Image, InstanceRecord, Store};
 
 use crate::error::{Refusal, Result, io};
 use crate::files;
-use crate::plan::{OnUnsound, may_launch, root_disk};
+use crate::plan::{OnUnsound, may_start, root_disk};
 use crate::process::title;
 
 /// Where `kiln ssh` keeps the host keys of an instance.
@@ -28,9 +28,9 @@ pub enum OldDisk {
 /// Whether an instance may be put on an image, before it is stopped for that.
 ///
 /// # Errors
-/// The rights table's and [`Refusal::Unsound`].
+/// The rights table's, [`Refusal::Unsound`] and [`Refusal::Guest`].
 pub fn may(store: &Store, image: &Image, on_unsound: OnUnsound) -> Result<()> {
-    may_launch(store, image, on_unsound)
+    may_start(store, image, on_unsound)
 }
 
 /// Gives a resting instance a new root disk of an image. A disk that is aside already goes.
@@ -44,7 +44,7 @@ pub fn rebuild(
     old: OldDisk,
     on_unsound: OnUnsound,
 ) -> Result<InstanceRecord> {
-    may_launch(store, image, on_unsound)?;
+    may_start(store, image, on_unsound)?;
     let dir = store.instance_dir(&record.id);
     let _resting = rest(store, record)?;
     let before = record.machine.disks.first();

@@ -25,8 +25,8 @@ mod template;
 pub use error::{Error, Result};
 pub use locate::{Places, TargetsFile, locate};
 pub use row::{
-    Escape, Firmware, FirmwareRule, FirmwareWords, GuestRule, Limits, Naming, Note, Output, Pack, Severity,
-    SideFile, SizeRule, Target,
+    Escape, FindingRule, FindingSeverity, Firmware, FirmwareRule, FirmwareWords, GuestRule, Limits, Naming,
+    Note, Output, Pack, Severity, SideFile, SizeRule, Target,
 };
 pub use size::ByteSize;
 pub use table::{MAX_FILE_LEN, Targets};

@@ -32,6 +32,9 @@ pub struct Target {
     /// What it thinks of a guest: id of a check to how bad that is there.
     #[serde(default)]
     pub guest: BTreeMap<String, GuestRule>,
+    /// How bad what is found inside a guest is here: id of a rule of `kiln check --for` to its severity.
+    #[serde(default, rename = "finding")]
+    pub findings: BTreeMap<String, FindingRule>,
     /// Words that depend on how the disk starts, for the texts below.
     #[serde(default)]
     pub words: BTreeMap<String, FirmwareWords>,
@@ -220,6 +223,56 @@ pub struct GuestRule {
     pub date: String,
 }
 
+/// How bad something that is found inside a guest is at a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FindingRule {
+    /// How bad.
+    pub severity: FindingSeverity,
+    /// Where that is said: a document, a program, or the user's own file.
+    #[serde(default)]
+    pub source: String,
+    /// Year and month of that, as far as known.
+    #[serde(default)]
+    pub date: String,
+}
+
+/// What a finding does to a guest's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingSeverity {
+    /// Nothing: the rule is not asked.
+    Off,
+    /// It is worth knowing.
+    Advice,
+    /// The image is not fit to be given to others.
+    Hygiene,
+    /// The machine starts, and its owner cannot log in.
+    NoLogin,
+    /// The machine starts without a network.
+    NoNetwork,
+    /// The machine does not start.
+    WillNotBoot,
+    /// The import is refused.
+    RejectedAtImport,
+}
+
+impl FindingSeverity {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Off => "not asked",
+            Self::Advice => "advice",
+            Self::Hygiene => "hygiene",
+            Self::NoLogin => "no login",
+            Self::NoNetwork => "no network",
+            Self::WillNotBoot => "will not boot",
+            Self::RejectedAtImport => "rejected at import",
+        }
+    }
+}
+
 /// A word for each way to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -279,7 +332,7 @@ impl Target {
 
     /// The sources of all rules.
     pub(crate) fn sources_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        let Self { outputs, limits, naming, firmware, guest, notes, .. } = self;
+        let Self { outputs, limits, naming, firmware, guest, findings, notes, .. } = self;
         let Limits { max_disk, min_disk, disk_multiple, max_data, max_file } = limits;
         let sizes = [max_disk, min_disk, disk_multiple, max_data, max_file].into_iter().flatten();
         let rest = naming.iter_mut().map(|naming| &mut naming.source).chain([&mut firmware.source]);
@@ -289,6 +342,7 @@ impl Target {
             .chain(sizes.map(|rule| &mut rule.source))
             .chain(rest)
             .chain(guest.values_mut().map(|rule| &mut rule.source))
+            .chain(findings.values_mut().map(|rule| &mut rule.source))
             .chain(notes.iter_mut().map(|note| &mut note.source))
     }
 }

@@ -46,6 +46,7 @@ fn every_row_is_read_and_every_rule_has_its_source_and_its_date() {
         row.naming.iter().for_each(|rule| dated(&rule.source, &rule.date));
         dated(&row.firmware.source, &row.firmware.date);
         row.guest.values().for_each(|rule| dated(&rule.source, &rule.date));
+        row.findings.values().for_each(|rule| dated(&rule.source, &rule.date));
         row.notes.iter().for_each(|note| dated(&note.source, &note.date));
         assert!(!row.next.is_empty(), "{}", row.id);
         // What is not confirmed does not block.
@@ -163,4 +164,16 @@ fn what_no_row_can_say_is_an_error_with_its_place() {
 #[test]
 fn an_empty_file_changes_nothing() {
     assert_eq!(with("").unwrap(), builtin());
+}
+
+#[test]
+fn a_file_says_how_bad_a_finding_is_and_leaves_the_others() {
+    let targets = with("[target.kvm.finding.\"agent.qga\"]\nseverity = \"hygiene\"\n").unwrap();
+    let kvm = targets.find("kvm").unwrap();
+    let rule = &kvm.findings["agent.qga"];
+    assert_eq!((rule.severity, rule.source.as_str()), (crate::FindingSeverity::Hygiene, "my.toml"));
+    assert_eq!(kvm.findings["cloudinit.present"].severity, crate::FindingSeverity::Advice);
+    let tencent = &targets.find("tencent").unwrap().findings["kmod.virtio"];
+    assert_eq!(tencent.severity, crate::FindingSeverity::RejectedAtImport);
+    assert!(with("[target.kvm.finding.\"agent.qga\"]\nseverity = \"bad\"\n").is_err());
 }

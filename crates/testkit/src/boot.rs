@@ -66,9 +66,12 @@ pub struct Ended {
 const QUIET: Duration = Duration::from_secs(150);
 
 /// What a machine says when it has given up.
-const GIVEN_UP: [&str; 15] = [
-    "Target filesystem doesn't have requested",
+const GIVEN_UP: [&str; 18] = [
     "(initramfs)",
+    "root@(none)",
+    "rescue mode",
+    "Enter username:",
+    "System is Powered Off",
     "Kernel panic",
     "grub>",
     "grub rescue>",

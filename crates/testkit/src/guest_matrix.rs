@@ -12,6 +12,13 @@ use std::time::Duration;
 
 use crate::boot::{DiskBus, Ended, Firmware, Guest};
 
+mod strangers;
+
+/// Every case.
+pub fn cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(strangers::CASES)
+}
+
 /// First byte of the root's file system on the fixture.
 pub const ROOT_AT: u64 = 129 << 20;
 /// First byte of the EFI system partition.
@@ -37,6 +44,9 @@ pub struct Case {
     pub starts: bool,
     /// In the sample that is started in CI.
     pub sample: bool,
+    /// The disk of the fixture `layouts` that is broken, with the first byte of the ext4 that is edited; the Debian disk
+    /// where there is none.
+    pub layout: Option<(&'static str, u64)>,
 }
 
 /// A copy of the disk.
@@ -45,6 +55,8 @@ pub struct Copied {
     pub disk: PathBuf,
     /// The release of its kernel.
     pub release: String,
+    /// First byte of the ext4 that is edited.
+    root_at: u64,
 }
 
 impl Copied {
@@ -54,18 +66,29 @@ impl Copied {
     /// When a tool fails: the fixture or the machine is not as it must be.
     #[must_use]
     pub fn of(fixture: &Path, dir: &Path, name: &str) -> Self {
+        Self::with_root(fixture, dir, name, ROOT_AT)
+    }
+
+    /// Copies a disk whose kernel is in `/boot`, or at the top, of the ext4 at byte `root_at`.
+    ///
+    /// # Panics
+    /// When a tool fails: the disk or the machine is not as it must be.
+    #[must_use]
+    pub fn with_root(fixture: &Path, dir: &Path, name: &str, root_at: u64) -> Self {
         let disk = dir.join(format!("{name}.raw"));
         tool("cp", &["--sparse=always", "--reflink=auto", "--no-preserve=mode", text(fixture), text(&disk)]);
-        let mut copied = Self { disk, release: String::new() };
-        let listing = copied.debugfs("ls -p /boot");
+        let mut copied = Self { disk, release: String::new(), root_at };
+        let listing = [copied.ask("ls -p /boot"), copied.ask("ls -p /")].concat();
+        let listing = String::from_utf8_lossy(&listing);
         let kernel =
             listing.split('/').find(|name| name.starts_with("vmlinuz-")).expect("a kernel is in /boot");
-        copied.release = kernel.trim_start_matches("vmlinuz-").to_owned();
+        let release = kernel.trim_start_matches("vmlinuz-").to_owned();
+        copied.release = release;
         copied
     }
 
     fn device(&self) -> String {
-        format!("{}?offset={ROOT_AT}", self.disk.display())
+        format!("{}?offset={}", self.disk.display(), self.root_at)
     }
 
     /// Runs commands of debugfs on the root, answers what it prints.
@@ -134,6 +157,43 @@ impl Copied {
     pub fn mtools(&self, program: &str, words: &[&str]) {
         let image = format!("{}@@{ESP_AT}", self.disk.display());
         tool(program, &[&["-i", &image], words].concat());
+    }
+
+    /// Runs a program of e2fsprogs on the root.
+    pub fn e2fs(&self, program: &str, words: &[&str]) {
+        tool(program, &[words, &[&self.device()]].concat());
+    }
+
+    /// Runs a program on the disk.
+    pub fn on_disk(&self, program: &str, words: &[&str]) {
+        tool(program, &[words, &[text(&self.disk)]].concat());
+    }
+
+    /// Changes a file of the EFI system partition.
+    pub fn change_on_esp(&self, path: &str, change: fn(&mut Vec<u8>)) {
+        let file = self.disk.with_extension("esp");
+        self.mtools("mcopy", &["-o", path, text(&file)]);
+        let mut content = std::fs::read(&file).expect("mtools wrote it");
+        change(&mut content);
+        std::fs::write(&file, content).expect("a scratch file");
+        self.mtools("mcopy", &["-o", text(&file), path]);
+        std::fs::remove_file(file).expect("the scratch file goes");
+    }
+
+    /// Changes the bytes of a file of the root.
+    pub fn change(&self, path: &str, change: fn(&mut Vec<u8>)) {
+        let mut content = self.read(path);
+        assert!(!content.is_empty(), "{path} is there");
+        change(&mut content);
+        self.write(path, &content);
+        self.debugfs(&format!("sif {path} mode 0100755\n"));
+    }
+
+    /// Cuts the disk's end off.
+    pub fn cut(&self, bytes: u64) {
+        let file = File::options().write(true).open(&self.disk).expect("the copy opens");
+        let len = file.metadata().expect("it has a length").len();
+        file.set_len(len - bytes).expect("the copy is cut");
     }
 
     fn initramfs(&self) -> String {
@@ -251,7 +311,10 @@ impl fmt::Display for Outcome {
 /// When a tool that makes the copy fails.
 #[must_use]
 pub fn run(case: &Case, kiln: &Path, fixture: &Path, dir: &Path, start: bool) -> Outcome {
-    let copied = Copied::of(fixture, dir, case.name);
+    let copied = match case.layout {
+        Some((_, root_at)) => Copied::with_root(fixture, dir, case.name, root_at),
+        None => Copied::of(fixture, dir, case.name),
+    };
     (case.edit)(&copied);
     let firmware = if case.firmware == Firmware::Bios { "bios" } else { "uefi" };
     let output = Command::new(kiln)
@@ -330,6 +393,7 @@ macro_rules! case {
             finding: $finding,
             starts: $starts,
             sample: $sample,
+            layout: None,
         }
     };
 }
@@ -346,7 +410,7 @@ pub static CASES: &[Case] = &[
         |disk| disk.without_in_initramfs(&["/virtio_blk.ko"])),
     case!("no-virtio-scsi", Bios, "gcp", BAD, Some(("kmod.scsi-virtio", BAD, "/boot/initrd.img-RELEASE")), false, false,
         |disk| disk.without_in_initramfs(&["/virtio_scsi.ko"])),
-    case!("wrong-root-uuid", Bios, KVM, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:8")), false, true,
+    case!("wrong-root-uuid", Bios, KVM, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:8")), false, false,
         |disk| disk.replace(GRUB, "root=UUID=6b696c6e", "root=UUID=deadbeef")),
     case!("root-by-sda", Bios, KVM, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:8")), false, false,
         |disk| disk.replace(GRUB, "root=UUID=6b696c6e-0000-4000-8000-000000000001", "root=/dev/sda1")),
@@ -392,7 +456,7 @@ pub static CASES: &[Case] = &[
         |disk| { let path = format!("/boot/vmlinuz-{}", disk.release); let old = disk.read(&path); disk.write(&path, &old[..old.len() / 2]); }),
     case!("no-kernel", Bios, KVM, BAD, Some(("boot.kernel", BAD, "/boot/grub/grub.cfg:8")), false, false,
         |disk| { disk.debugfs(&format!("rm /boot/vmlinuz-{}", disk.release)); }),
-    case!("truncated-initramfs", Bios, KVM, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, true,
+    case!("truncated-initramfs", Bios, KVM, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, false,
         |disk| { let path = disk.initramfs(); let old = disk.read(&path); disk.write(&path, &old[..old.len() / 2]); }),
     case!("no-initramfs", Bios, KVM, BAD, Some(("boot.kernel", BAD, "/boot/grub/grub.cfg:9")), false, false,
         |disk| { disk.debugfs(&format!("rm {}", disk.initramfs())); }),

@@ -1,9 +1,11 @@
 //! `cargo xtask guest-matrix`: are the verdicts about guests true?
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use kiln_testkit::fixtures::Fixture;
-use kiln_testkit::guest_matrix::{CASES, Outcome as CaseOutcome, run as run_case};
+use kiln_testkit::guest_matrix::{Case, Outcome as CaseOutcome, cases, run as run_case};
 
 use crate::failure::{Failure, Outcome, say};
 
@@ -20,6 +22,9 @@ pub(crate) struct Arguments {
     /// Ask only, start nothing.
     #[arg(long)]
     no_start: bool,
+    /// So many at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
@@ -27,18 +32,35 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let dir = tempfile::tempdir().map_err(|source| Failure::No(format!("no scratch directory: {source}")))?;
     let kiln = std::fs::canonicalize(&arguments.kiln)
         .map_err(|source| Failure::No(format!("{}: {source}; make build", arguments.kiln.display())))?;
-    let mut outcomes: Vec<CaseOutcome> = Vec::new();
-    for case in
-        CASES.iter().filter(|case| arguments.only.as_ref().is_none_or(|only| case.name.contains(only)))
-    {
-        let outcome = run_case(case, &kiln, &fixture, dir.path(), !arguments.no_start);
-        say(&outcome.to_string())?;
-        if !outcome.wrong.is_empty() {
-            let lines: Vec<&str> = outcome.console.lines().collect();
-            say(&lines[lines.len().saturating_sub(40)..].join("\n"))?;
+    let layouts = Fixture::Layouts.ensure()?;
+    let wanted: Vec<&Case> =
+        cases().filter(|case| arguments.only.as_ref().is_none_or(|only| case.name.contains(only))).collect();
+    let next = AtomicUsize::new(0);
+    let outcomes: Mutex<Vec<CaseOutcome>> = Mutex::default();
+    let work = || {
+        while let Some(case) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let base = case.layout.map_or(fixture.clone(), |(name, _)| layouts.join(format!("{name}.raw")));
+            let outcome = run_case(case, &kiln, &base, dir.path(), !arguments.no_start);
+            let mut text = outcome.to_string();
+            if !outcome.wrong.is_empty() {
+                let lines: Vec<&str> = outcome.console.lines().collect();
+                for line in &lines[lines.len().saturating_sub(40)..] {
+                    text.push('\n');
+                    text.push_str(line);
+                }
+            }
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            // A closed output ends the program at its last line, not in the middle of a case.
+            let _ = say(&text);
+            outcomes.push(outcome);
         }
-        outcomes.push(outcome);
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let count = |said_boots: bool, started: bool| {
         outcomes
             .iter()

@@ -36,6 +36,7 @@ struct Record<'a> {
     source: &'a kiln_catalog::SourceRecord,
     provenance: &'a kiln_catalog::Provenance,
     checks: &'a kiln_catalog::CheckRecord,
+    guest: Option<&'a kiln_catalog::GuestRecord>,
     audits: &'a [kiln_catalog::Audit],
     accepted_at: Option<String>,
 }
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         source: &manifest.source,
         provenance: &manifest.provenance,
         checks,
+        guest: record.guest.as_ref().or(manifest.guest.as_ref()),
         audits: &record.audits,
         accepted_at: share.and_then(|share| share.accepted_at).map(|at| at.to_string()),
     })?;
@@ -75,6 +77,9 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         "checked",
         format!("rules {}, {} kinds of findings{forced}", checks.rule_set, checks.findings.len()),
     );
+    for (word, line) in super::show::guest_lines(record.guest.as_ref().or(manifest.guest.as_ref())) {
+        out.field(word, line);
+    }
     for audit in &record.audits {
         out.field("audit", format!("{}: {}", audit.account, audit.note));
     }

@@ -78,6 +78,9 @@ struct Record<'a> {
     /// Where the guest will start, when it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest: Option<&'a guest::Answers>,
+    /// What an image's record says of its guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_guest: Option<&'a kiln_catalog::GuestRecord>,
 }
 
 /// The file is looked at as it is: whoever uploads it, uploads its wrappers with it.
@@ -122,12 +125,13 @@ fn qemu(args: &Args, input: &Input, source: &SourceArgs, session: &mut Session) 
 
 pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     if let Some(id) = &args.guest.explain {
-        guest::explain(id, session)?;
+        guest::explain(id, &args.guest.severities()?, session)?;
         return Ok(Answer::Yes);
     }
     args.guest.places()?;
     let subject = args.subject.as_deref().unwrap_or(Path::new(""));
-    let (mut input, source) = Subject::resolve(subject, session)?.open(&args.source, session)?;
+    let subject = Subject::resolve(subject, session)?;
+    let (mut input, source) = subject.open(&args.source, session)?;
     if args.safety {
         return safety(&input, session);
     }
@@ -147,9 +151,13 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         Err(error) => Judgement::of_error(error).about(&input.label)?,
     };
     let readable = judgement.format.is_some();
-    let guest = match readable && !args.guest.targets.is_empty() {
+    let guest = match readable && !args.guest.asked.is_empty() {
         true => Some(args.guest.judge(&input, &source, session)?),
         false => None,
+    };
+    let stored = match &subject {
+        Subject::Image(image) if readable => Some(guest::of_image(image, &args.guest, guest.as_ref())?),
+        _ => None,
     };
     session.reporter.clear();
     let intact = !judgement.fails();
@@ -165,6 +173,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         references: judgement.facts.as_ref().map_or(&[], |facts| &facts.references),
         findings: &judgement.findings,
         guest: guest.as_ref(),
+        stored_guest: stored.as_ref(),
     };
     let out = &mut session.printer;
     out.json(&record)?;
@@ -184,6 +193,10 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     }
     if let Some(guest) = &guest {
         guest.text(out);
+    } else if stored.is_some() {
+        for (word, line) in super::show::guest_lines(stored.as_ref()) {
+            out.field(word, line);
+        }
     }
     out.field(
         "answer",

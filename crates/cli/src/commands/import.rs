@@ -206,7 +206,9 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     if let Some(source) = bundle(args)? {
         return take_bundle(args, &source, &name, session);
     }
-    let request = Request { resume: resume(args, &session.words), ..request(args, name.clone())? };
+    let mut request = request(args, name.clone())?;
+    request.resume = resume(args, &session.words);
+    request.severities = args.guest.severities()?;
     let label = match url(args) {
         Some(url) => kiln_import::shown_url(url),
         None if is_dash(&args.source) => "standard input".to_owned(),
@@ -442,6 +444,11 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
     };
     out.field("data", Size(outcome.data_bytes));
     let manifest = &outcome.manifest;
+    if record.guest.is_empty() && manifest.guest.as_ref().is_some_and(|guest| guest.system.is_some()) {
+        for (word, line) in super::show::guest_lines(manifest.guest.as_ref()) {
+            out.field(word, line);
+        }
+    }
     out.field("content", manifest.digests.content);
     if let Some(raw) = &manifest.digests.raw {
         out.field("raw", raw);

@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// Run a machine of this architecture [default: the image's]
     #[arg(long, value_name = "ARCH")]
     arch: Option<String>,
-    /// Launch although the image is known to be damaged
+    /// Launch although the image is known to be damaged, or its guest not to start
     #[arg(long)]
     force: bool,
     /// Make the machines and do not start them

@@ -69,6 +69,29 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// What is known of the guest, in lines with their words in front: where it starts, and where it does not and why.
+pub(super) fn guest_lines(guest: Option<&kiln_catalog::GuestRecord>) -> Vec<(&'static str, String)> {
+    let Some(guest) = guest else { return vec![("guest", "not judged yet: kiln check IMAGE".to_owned())] };
+    let system = guest.system.as_deref().unwrap_or("no system was found on the disk");
+    let mut lines = vec![("guest", format!("{system} (rules {})", guest.rule_set))];
+    if guest.system.is_none() {
+        return lines;
+    }
+    let mut told: Vec<(&str, Vec<&str>)> = Vec::new();
+    for verdict in &guest.verdicts {
+        let words = verdict.verdict.words();
+        match told.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, targets)) => targets.push(&verdict.target),
+            None => told.push((words, vec![&verdict.target])),
+        }
+    }
+    lines.extend(told.into_iter().map(|(words, targets)| ("", format!("{words}: {}", targets.join(", ")))));
+    if let Some(because) = guest.verdict(kiln_catalog::HERE).and_then(|verdict| verdict.because.as_ref()) {
+        lines.push(("", format!("{}: {because}", kiln_catalog::HERE)));
+    }
+    lines
+}
+
 fn text(record: &Record<'_>, out: &mut Printer) {
     let image = record.image;
     out.data_field("id", &image.id);
@@ -110,6 +133,9 @@ fn text(record: &Record<'_>, out: &mut Printer) {
             let word = if verified.intact { "intact" } else { "DAMAGED" };
             out.data_field("verified", format!("{}, {word}", verified.at));
         }
+    }
+    for (word, line) in guest_lines(life.guest.as_ref().or(image.guest.as_ref())) {
+        out.data_field(word, line);
     }
     if let Some(origin) = &image.origin {
         out.data_field("made from", format!("{} of {}, {}", origin.image, origin.owner, origin.manifest));

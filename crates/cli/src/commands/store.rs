@@ -6,6 +6,7 @@ use kiln_import::{RULE_SET, screen_image};
 use serde::Serialize;
 
 use crate::error::{Answer, Result};
+use crate::for_target::TargetsArgs;
 use crate::output::{FindingRecord, Size, findings_lines};
 use crate::session::Session;
 use crate::subject;
@@ -75,6 +76,8 @@ struct UpgradeArgs {
     /// Judge all images, also those that today's rules judged already
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    targets: TargetsArgs,
 }
 
 #[derive(Serialize)]
@@ -200,16 +203,19 @@ fn scrub(args: &ScrubArgs, session: &mut Session) -> Result<Answer> {
 
 fn upgrade(args: &UpgradeArgs, session: &mut Session) -> Result<Answer> {
     let store = subject::open_store(session)?;
+    let severities = kiln_import::guest::severities(&args.targets.load()?)?;
     let (mut judged, mut up_to_date, mut fails) = (Vec::new(), 0, false);
     for entry in store.everything()? {
         let manifest = &entry.manifest;
         let checks = entry.record.screened.as_ref().unwrap_or(&manifest.checks);
-        if checks.rule_set == RULE_SET && !args.all {
+        let guest = entry.guest().is_some_and(|guest| guest.rule_set == kiln_guest::RULE_SET);
+        if checks.rule_set == RULE_SET && guest && !args.all {
             up_to_date += 1;
             continue;
         }
         let (id, name) = (manifest.id.to_string(), manifest.title());
-        let record = match screen_image(&store, manifest, &session.reporter) {
+        let guest = kiln_import::guest::judge_image(&store, manifest, &severities);
+        let record = match guest.and_then(|_| screen_image(&store, manifest, &session.reporter)) {
             Ok(screened) => {
                 store.note_screened(&manifest.id, screened.record.clone())?;
                 let findings = screened.record.findings.iter().map(|finding| finding.id.clone()).collect();

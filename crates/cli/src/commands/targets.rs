@@ -166,6 +166,9 @@ fn show(row: &Target, out: &mut Printer) {
     let note = if row.firmware.note.is_empty() { String::new() } else { format!(": {}", row.firmware.note) };
     let text = format!("{}{note}", ways.join(" or "));
     rule(out, "firmware", &text, &row.firmware.source, &row.firmware.date);
+    for (id, found) in &row.findings {
+        rule(out, "finding", &format!("{id}: {}", found.severity.words()), &found.source, &found.date);
+    }
     for (id, guest) in &row.guest {
         let text = format!("{id}{}: {}", severity(guest.severity), guest.why);
         rule(out, "guest", &text, &guest.source, &guest.date);

@@ -17,11 +17,12 @@ impl FileSystem for Everywhere {
     }
     fn stat(&self, path: &[u8]) -> Result<Stat> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let kind = if name.contains(&b'.') || name.contains(&b'-') || path.starts_with(b"/etc/") && name.len() > 4 {
-            Kind::File
-        } else {
-            Kind::Directory
-        };
+        let kind =
+            if name.contains(&b'.') || name.contains(&b'-') || path.starts_with(b"/etc/") && name.len() > 4 {
+                Kind::File
+            } else {
+                Kind::Directory
+            };
         Ok(Stat { kind, len: self.0.len() as u64, mode: Some(0o644), uid: Some(0) })
     }
     fn read_link(&self, _: &[u8]) -> Result<Vec<u8>> {
@@ -46,4 +47,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = kiln_guest::facts::access::accounts(&tree);
     let _ = kiln_guest::facts::os::read(&tree);
     let _ = kiln_guest::facts::loader::parse_all(&tree);
+    let _ = kiln_guest::facts::program::fault(&tree, "/sbin/init.d");
+    let _ = kiln_guest::grub::chosen_of(&String::from_utf8_lossy(bytes));
 });

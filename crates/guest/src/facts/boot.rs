@@ -7,8 +7,10 @@ use kiln_disk::wire::le64;
 use kiln_disk::{Disk, Error, GuestOffset, Result};
 use serde::Serialize;
 
-use super::loader::Entry;
+use super::Seen;
+use super::loader::{Entry, GrubFacts, GrubStarts};
 use super::root::is_esp;
+use crate::grub::{Chain, Waits};
 use crate::tree::Tree;
 use crate::volume::Layout;
 
@@ -23,6 +25,9 @@ pub struct EfiProgram {
     pub len: u64,
     /// What it runs on, by its PE header; nothing when it is no such program.
     pub architecture: Option<&'static str>,
+    /// What is wrong with it: a part that its header names lies behind its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// Which loader it is, by its own words: "grub2", "shim", "systemd-boot", "unified-kernel". Only looked for where
     /// firmware starts without variables.
     pub loader: Option<&'static str>,
@@ -53,20 +58,25 @@ pub struct Boot {
     pub entries: Vec<Entry>,
     /// Configuration files that were read, and hold no entry.
     pub empty_configs: Vec<String>,
+    /// How GRUB starts, by firmware.
+    pub grub: Vec<GrubFacts>,
+    /// Why GRUB's menu starts nothing by itself, by firmware; an empty firmware stands for any.
+    #[serde(skip)]
+    pub waits: Vec<(&'static str, Waits)>,
+    /// What UEFI goes on with behind a shim: volume and path.
+    #[serde(skip)]
+    pub second_stage: Option<(usize, String)>,
 }
 
-/// Looks at the chain.
-pub(super) fn read(
-    disks: &[Arc<dyn Disk>],
-    layout: &Layout,
-    esps: &[(usize, Tree)],
-    loader: super::loader::Found,
-) -> Result<Boot> {
-    let (bios_fault, bios_at) = match (disks.first(), layout.tables.first()) {
-        (Some(disk), Some(_)) => bios(disk.as_ref(), layout)?,
-        _ => ("there is no disk".to_owned(), 0),
-    };
-    let (mut fallback, mut programs) = (Vec::new(), Vec::new());
+/// The programs on the EFI system partitions: those where firmware without variables looks, and all others.
+pub(super) struct Programs {
+    fallback: Vec<EfiProgram>,
+    others: Vec<EfiProgram>,
+}
+
+/// Lists the programs.
+pub(super) fn programs(esps: &[(usize, Tree)]) -> Programs {
+    let (mut fallback, mut others) = (Vec::new(), Vec::new());
     for (volume, esp) in esps {
         for mut program in efi_programs(*volume, esp) {
             let name = program.path.to_ascii_uppercase();
@@ -75,10 +85,90 @@ pub(super) fn read(
                     esp.head(&program.path, MAX_PROGRAM).ok().and_then(|bytes| loader_in(&bytes));
                 fallback.push(program);
             } else {
-                programs.push(program);
+                others.push(program);
             }
         }
     }
+    Programs { fallback, others }
+}
+
+impl Programs {
+    /// Where GRUB begins on this disk.
+    pub(super) fn grub_starts(
+        &self,
+        disks: &[Arc<dyn Disk>],
+        layout: &Layout,
+        esps: &[(usize, Tree)],
+    ) -> GrubStarts {
+        let mbr = layout.tables.first().map(|table| &table.mbr);
+        let by_bios = mbr.is_some_and(|mbr| mbr.signed && mbr.loader == Some("grub2"));
+        let uefi =
+            self.fallback.iter().find(|program| program.path.eq_ignore_ascii_case("/EFI/BOOT/BOOTX64.EFI"));
+        let uefi = uefi.and_then(|program| match program.loader {
+            Some("grub2") => Some((program.volume, program.path.clone())),
+            Some("shim") => self.second_stage(esps),
+            _ => None,
+        });
+        GrubStarts { bios: disks.first().filter(|_| by_bios).cloned(), uefi }
+    }
+
+    /// What a shim in the fallback's place starts: the GRUB beside it, or what the fallback program finds in a list
+    /// (`BOOTX64.CSV`) of another directory.
+    fn second_stage(&self, esps: &[(usize, Tree)]) -> Option<(usize, String)> {
+        let shim = self.fallback.iter().find(|program| program.loader == Some("shim"))?;
+        let beside = |volume: usize, path: &str| {
+            self.others
+                .iter()
+                .find(|other| {
+                    other.volume == volume && other.path.eq_ignore_ascii_case(path) && other.len > 0
+                })
+                .map(|other| (other.volume, other.path.clone()))
+        };
+        if let Some(grub) = beside(shim.volume, "/EFI/BOOT/grubx64.efi") {
+            return Some(grub);
+        }
+        beside(shim.volume, "/EFI/BOOT/fbx64.efi")?;
+        let (volume, esp) = esps.iter().find(|(volume, _)| *volume == shim.volume)?;
+        esp.names("/EFI").iter().find_map(|dir| {
+            let list = esp.read(&format!("/EFI/{dir}/BOOTX64.CSV"), 4096).ok()?;
+            // UTF-16, little-endian, with a mark in front: FILE,LABEL,OPTIONS,DESCRIPTION.
+            let text: String = list
+                .chunks_exact(2)
+                .filter_map(|unit| match unit {
+                    [low, 0] => Some(char::from(*low)),
+                    _ => None,
+                })
+                .collect();
+            let file = text.split(',').next()?.trim();
+            let named = beside(*volume, &format!("/EFI/{dir}/{file}"))?;
+            match file.to_ascii_lowercase().starts_with("shim") {
+                true => beside(*volume, &format!("/EFI/{dir}/grubx64.efi")),
+                false => Some(named),
+            }
+        })
+    }
+}
+
+/// Looks at the chain.
+pub(super) fn read(
+    disks: &[Arc<dyn Disk>],
+    layout: &Layout,
+    esps: &[(usize, Tree)],
+    programs: Programs,
+    loader: super::loader::Found,
+) -> Result<Boot> {
+    let (mut bios_fault, mut bios_at) = match (disks.first(), layout.tables.first()) {
+        (Some(disk), Some(_)) => bios(disk.as_ref(), layout)?,
+        _ => ("there is no disk".to_owned(), 0),
+    };
+    let by_bios = loader.grub.iter().find(|grub| grub.firmware == "bios").map(|grub| &grub.chain);
+    if let (true, Some(Chain::Stops { why, seen: Seen::Disk { disk_byte } })) =
+        (bios_fault.is_empty(), by_bios)
+    {
+        (bios_fault, bios_at) = (why.clone(), *disk_byte);
+    }
+    let second_stage = programs.second_stage(esps);
+    let Programs { fallback, others: programs } = programs;
     let esp = esps
         .iter()
         .map(|(volume, _)| *volume)
@@ -95,6 +185,9 @@ pub(super) fn read(
         configs: loader.configs,
         entries: loader.entries,
         empty_configs: loader.empty_configs,
+        grub: loader.grub,
+        waits: loader.waits,
+        second_stage,
     })
 }
 
@@ -159,7 +252,7 @@ fn read_bytes(disk: &dyn Disk, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
 }
 
 /// How much of a program is read for its own words. GRUB with all its modules has 3 MiB.
-const MAX_PROGRAM: usize = 4 << 20;
+pub(super) const MAX_PROGRAM: usize = 4 << 20;
 
 /// Which loader a program is, by what its makers write into it: systemd's `.sdmagic` section, shim's SBAT entry, the
 /// messages of GRUB's kernel.
@@ -190,8 +283,9 @@ fn efi_programs(volume: usize, esp: &Tree) -> Vec<EfiProgram> {
             let path = format!("{dir}/{name}");
             if name.to_ascii_lowercase().ends_with(".efi") && found.len() < MAX_PROGRAMS {
                 let len = esp.stat(&path).map_or(0, |stat| stat.len);
-                let head = esp.head(&path, 1024).unwrap_or_default();
-                found.push(EfiProgram { volume, path, len, architecture: pe(&head), loader: None });
+                let head = esp.head(&path, 4096).unwrap_or_default();
+                let fault = pe_fault(&head, len);
+                found.push(EfiProgram { volume, path, len, architecture: pe(&head), fault, loader: None });
             }
         }
     }
@@ -217,4 +311,22 @@ pub fn pe(head: &[u8]) -> Option<&'static str> {
         0x5064 => Some("riscv64"),
         _ => Some("other"),
     }
+}
+
+/// Whether a PE program ends before one of the sections that its header names.
+fn pe_fault(head: &[u8], len: u64) -> Option<String> {
+    use kiln_disk::wire::{le16, le32};
+    pe(head)?;
+    let at = usize::try_from(le32(head, 0x3c)?).ok()?;
+    let (count, optional) = (le16(head, at.checked_add(6)?)?, le16(head, at.checked_add(20)?)?);
+    let table = at.checked_add(24)?.checked_add(usize::from(optional))?;
+    for index in 0..usize::from(count) {
+        let section = index.checked_mul(40)?.checked_add(table)?;
+        let size = u64::from(le32(head, section.checked_add(16)?)?);
+        let end = u64::from(le32(head, section.checked_add(20)?)?).checked_add(size)?;
+        if size > 0 && end > len {
+            return Some(format!("it has {len} bytes, its header names {end}"));
+        }
+    }
+    None
 }

@@ -36,7 +36,7 @@ impl Line {
     /// Whether the boot goes on without it.
     #[must_use]
     pub fn optional(&self) -> bool {
-        self.has("nofail") || self.has("noauto")
+        self.has("nofail") || self.has("noauto") || self.has("x-systemd.automount")
     }
 }
 
@@ -111,6 +111,19 @@ fn unescaped(word: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
         .fold(word.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// Whether a file system of a kind is mounted when another kind is asked for. Kinds that are not known are taken to be.
+#[must_use]
+pub fn mounts_as(kind: &str, named: &str) -> bool {
+    const KINDS: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "msdos", "swap", "ntfs"];
+    match named {
+        "ext4" => matches!(kind, "ext2" | "ext3" | "ext4"),
+        "ext2" => matches!(kind, "ext2" | "ext3"),
+        "msdos" => kind == "vfat",
+        _ if !KINDS.contains(&named) || !KINDS.contains(&kind) => true,
+        _ => kind == named,
+    }
 }
 
 /// Kinds that need no device.

@@ -25,7 +25,7 @@ pub struct Identity {
 /// I/O of the disks, and their budget.
 pub fn identity(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>) -> Result<Option<Identity>> {
     let layout = layout(disks, budget)?;
-    let found = root::find(&layout, &mut Vec::new())?;
+    let found = root::find(&layout, None, &mut Vec::new())?;
     if found.roots.is_empty() {
         return Ok(None);
     }

@@ -1,6 +1,7 @@
 //! Kernels: the file, its configuration, its modules, its initramfs.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 
 use kiln_disk::wire::{le16, le32};
 use serde::Serialize;
@@ -132,7 +133,12 @@ pub fn read(tree: &Tree, esps: &[(usize, Tree)], boot: &Boot, depth: Depth) -> V
     for entry in &boot.entries {
         let Some(path) = entry.kernel_path.as_deref() else { continue };
         if kernels.iter().all(|kernel| kernel.path != path) && kernels.len() < MAX_KERNELS {
-            kernels.push(kernel(&files, path, entry.initramfs_paths.last().map(String::as_str), true, depth));
+            let mut found =
+                kernel(&files, path, entry.initramfs_paths.last().map(String::as_str), true, depth);
+            if depth == Depth::Full && entry.default && found.fault.is_none() {
+                found.fault = body(&files, path);
+            }
+            kernels.push(found);
         }
     }
     for name in tree.names("/boot") {
@@ -245,17 +251,23 @@ fn image(head: &[u8], len: u64) -> (Option<String>, Option<&'static str>) {
         return (Some("it is empty".to_owned()), None);
     }
     if head.get(0x202..0x206) == Some(b"HdrS") {
-        // xloadflags bit 0: a 64-bit kernel.
+        // xloadflags bit 0: a 64-bit kernel. The field is there since protocol 2.12.
+        let told = le16(head, 0x206).unwrap_or(0) >= 0x20c;
         let wide = le16(head, 0x236).unwrap_or(0) & 1 == 1;
+        let architecture = match (told, wide) {
+            (false, _) => None,
+            (true, true) => Some("x86_64"),
+            (true, false) => Some("i386"),
+        };
         // syssize, in units of 16 bytes, behind the setup sectors.
         let setup = u64::from(head.get(0x1f1).copied().filter(|sectors| *sectors != 0).unwrap_or(4));
         let needs = setup.saturating_add(1).saturating_mul(512);
         let body = u64::from(le32(head, 0x1f4).unwrap_or(0)).saturating_mul(16);
         if body > 0 && needs.saturating_add(body) > len.saturating_add(16) {
             let fault = format!("it has {len} bytes, its header says {}", needs.saturating_add(body));
-            return (Some(fault), Some("x86_64"));
+            return (Some(fault), architecture);
         }
-        return (None, Some(if wide { "x86_64" } else { "i386" }));
+        return (None, architecture);
     }
     if head.get(0x38..0x3c) == Some(b"ARM\x64") {
         return (None, Some("aarch64"));
@@ -268,6 +280,27 @@ fn image(head: &[u8], len: u64) -> (Option<String>, Option<&'static str>) {
         return (None, None);
     }
     (Some("it does not look like a kernel".to_owned()), None)
+}
+
+/// Unpacks the kernel inside a bzImage, as its first code does: what is wrong with it.
+/// `payload_offset` and `payload_length` (0x248, 0x24c) are there since protocol 2.08.
+fn body(files: &Files<'_>, path: &str) -> Option<String> {
+    let (holder, inside) = files.holding(path);
+    let head = holder.head(inside, 1024).ok()?;
+    if head.get(0x202..0x206) != Some(b"HdrS") || le16(&head, 0x206)? < 0x208 {
+        return None;
+    }
+    let setup = u64::from(head.get(0x1f1).copied().filter(|sectors| *sectors != 0).unwrap_or(4));
+    let start = setup.checked_add(1)?.checked_mul(512)?.checked_add(u64::from(le32(&head, 0x248)?))?;
+    let len = u64::from(le32(&head, 0x24c)?);
+    if len < 16 {
+        return None;
+    }
+    let mut stream = holder.stream(inside).ok()?;
+    initramfs::drain(stream.by_ref().take(start)).ok()?;
+    // But for gzip the length of the kernel follows in four bytes.
+    let fault = initramfs::unpack(stream.take(len), 4).err()?;
+    Some(format!("the kernel inside it cannot be unpacked: {fault}"))
 }
 
 /// The release in a bzImage: the text at `kernel_version` + 0x200.

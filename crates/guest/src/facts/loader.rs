@@ -1,14 +1,14 @@
 //! The configuration of boot loaders: GRUB 2, GRUB legacy, syslinux, systemd-boot and the Boot Loader Specification.
 //!
-//! GRUB's file is a program; this reads what its generators write: menu entries with `linux` and `initrd` lines,
-//! `search` before them, variables set to constants. Sources: GRUB 2.06 manual, the UAPI Group's Boot Loader
-//! Specification, syslinux's documentation.
+//! GRUB 2's file is a program, which [`crate::grub`] carries out. Sources: the UAPI Group's Boot Loader Specification,
+//! the documentation of syslinux and of GRUB legacy.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::Seen;
+use crate::grub::{self, Chain, Devices, Followed, Waits};
 use crate::text::{lines, unquoted};
 use crate::tree::Tree;
 use crate::volume::Layout;
@@ -91,14 +91,59 @@ pub(super) struct Found {
     pub(super) configs: Vec<String>,
     pub(super) entries: Vec<Entry>,
     pub(super) empty_configs: Vec<String>,
+    pub(super) grub: Vec<GrubFacts>,
+    pub(super) waits: Vec<(&'static str, Waits)>,
+}
+
+/// How GRUB starts by one firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GrubFacts {
+    /// "bios" or "uefi".
+    pub firmware: &'static str,
+    /// How its start ends.
+    #[serde(flatten)]
+    pub chain: Chain,
+    /// Why its menu starts nothing by itself.
+    pub waits: Option<Waits>,
+}
+
+/// Where GRUB begins, found by whoever knows the firmware's ways.
+#[derive(Default)]
+pub(super) struct GrubStarts {
+    /// The first disk, where its first sector is GRUB's.
+    pub(super) bios: Option<std::sync::Arc<dyn kiln_disk::Disk>>,
+    /// The program that UEFI starts, where it is GRUB: volume and path.
+    pub(super) uefi: Option<(usize, String)>,
 }
 
 /// Reads every configuration that a loader would find. ESP files are named by their place in the guest's tree where
 /// they are mounted, else with `ESP:` in front.
-pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Found {
-    let mut found =
-        Found { loaders: Vec::new(), configs: Vec::new(), entries: Vec::new(), empty_configs: Vec::new() };
-    let grub = [
+pub(super) fn read(
+    tree: &Tree,
+    esps: &[(usize, Tree)],
+    layout: &Layout,
+    starts: &GrubStarts,
+) -> kiln_disk::Result<Found> {
+    let mut found = Found {
+        loaders: Vec::new(),
+        configs: Vec::new(),
+        entries: Vec::new(),
+        empty_configs: Vec::new(),
+        grub: Vec::new(),
+        waits: Vec::new(),
+    };
+    let devices = Devices::new(layout, tree, esps);
+    if let Some(disk) = &starts.bios {
+        found.follow("bios", grub::by_bios(disk, &devices)?);
+    }
+    if let Some((volume, path)) = &starts.uefi
+        && let Some((_, esp)) = esps.iter().find(|(esp, _)| esp == volume)
+    {
+        let program = esp.head(path, super::boot::MAX_PROGRAM).unwrap_or_default();
+        let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        found.follow("uefi", grub::by_uefi(&program, *volume, dir, &devices));
+    }
+    let others = [
         "/boot/grub/grub.cfg",
         "/boot/grub2/grub.cfg",
         "/boot/grub/menu.lst",
@@ -110,12 +155,16 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
         "/boot/syslinux.cfg",
         "/syslinux.cfg",
     ];
-    for path in grub {
+    for path in others {
         // grub.conf is often a link to menu.lst.
         if tree.stat_link(path).is_ok_and(|stat| stat.kind == crate::fs::Kind::File)
             && let Some(text) = tree.text(path)
         {
-            take(loader_of(path), path, &text, &Place { tree, layout, on_esp: None }, &mut found);
+            let place = Place { tree, layout, on_esp: None };
+            match loader_of(path) {
+                "grub2" => found.grub_file(path, &text, tree, &devices),
+                loader => take(loader, path, &text, &place, &mut found),
+            }
         }
     }
     bls(tree, "/boot/loader/entries", &Place { tree, layout, on_esp: None }, &mut found);
@@ -125,11 +174,16 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
         let place = Place { tree: esp, layout, on_esp: Some(&prefix) };
         for name in esp.names("/EFI") {
             let path = format!("/EFI/{name}/grub.cfg");
-            if let Some(text) = esp.text(&path) {
+            if esp.exists(&path) {
                 // It most often only leads to the other file; entries in it are taken, emptiness is no news.
-                let before = found.empty_configs.len();
-                take("grub2", &path, &text, &place, &mut found);
-                found.empty_configs.truncate(before);
+                let shown = format!("{prefix}{path}");
+                if !found.configs.contains(&shown) {
+                    found.loaders.push("grub2");
+                    found.configs.push(shown);
+                    if found.entries.is_empty() && found.grub.is_empty() {
+                        found.add(grub::of_file(&devices, *volume, &path), "uefi");
+                    }
+                }
             }
         }
         bls(esp, "/loader/entries", &place, &mut found);
@@ -141,7 +195,60 @@ pub(super) fn read(tree: &Tree, esps: &[(usize, Tree)], layout: &Layout) -> Foun
     found.loaders.sort_unstable();
     found.loaders.dedup();
     found.entries.sort_by_key(|entry| !entry.default);
-    found
+    Ok(found)
+}
+
+impl Found {
+    /// Takes what following GRUB by a firmware came to.
+    fn follow(&mut self, firmware: &'static str, followed: Followed) {
+        self.grub.push(GrubFacts { firmware, chain: followed.chain.clone(), waits: followed.waits.clone() });
+        self.add(Some(followed), firmware);
+    }
+
+    fn add(&mut self, followed: Option<Followed>, firmware: &'static str) {
+        let Some(followed) = followed else { return };
+        self.waits.extend(followed.waits.map(|waits| (firmware, waits)));
+        let Some(config) = followed.config else { return };
+        if self.configs.contains(&config) {
+            return;
+        }
+        self.loaders.push("grub2");
+        self.configs.push(config);
+        let room = MAX_ENTRIES.saturating_sub(self.entries.len());
+        self.entries.extend(followed.entries.into_iter().take(room));
+    }
+
+    /// A grub.cfg of the guest's tree that no core was seen to lead to.
+    fn grub_file(&mut self, path: &str, text: &str, tree: &Tree, devices: &Devices<'_>) {
+        if self.configs.iter().any(|known| known == path) {
+            return;
+        }
+        let physical = tree.resolve(path.as_bytes(), true).unwrap_or_default();
+        let followed = tree
+            .mounts()
+            .filter(|(at, _)| *at == b"/" || physical.starts_with(at))
+            .max_by_key(|(at, _)| at.len())
+            .and_then(|(at, volume)| {
+                let at = if at == b"/" { &b""[..] } else { at };
+                let inside = crate::text::lossy(physical.strip_prefix(at)?);
+                grub::of_file(devices, volume, &inside)
+            });
+        let has_entries = followed.as_ref().is_some_and(|followed| !followed.entries.is_empty());
+        // Where a core was followed to the end, what it does not lead to is a leftover.
+        let followed_all = self.grub.iter().all(|grub| matches!(grub.chain, Chain::Menu { .. }));
+        if self.grub.is_empty() || !followed_all {
+            let before = self.configs.len();
+            self.add(followed, "");
+            if self.configs.len() == before {
+                self.configs.push(path.to_owned());
+            }
+        }
+        self.loaders.push("grub2");
+        let leads_on = ["configfile", "blscfg", "normal "].iter().any(|word| text.contains(word));
+        if !has_entries && !leads_on && (self.grub.is_empty() || !followed_all) {
+            self.empty_configs.push(path.to_owned());
+        }
+    }
 }
 
 /// Whose configuration a file is.
@@ -158,7 +265,7 @@ pub fn loader_of(path: &str) -> &'static str {
 #[must_use]
 pub fn parse_all(tree: &Tree) -> Vec<Entry> {
     let layout = Layout { tables: Vec::new(), volumes: Vec::new(), groups: Vec::new(), problems: Vec::new() };
-    read(tree, &[], &layout).entries
+    read(tree, &[], &layout, &GrubStarts::default()).map(|found| found.entries).unwrap_or_default()
 }
 
 /// Where a configuration was found.
@@ -200,12 +307,10 @@ impl Place<'_> {
 fn take(loader: &'static str, path: &str, text: &str, place: &Place<'_>, found: &mut Found) {
     let shown = place.shown(path);
     let entries = match loader {
-        "grub2" => grub2(text, &shown, place),
         "grub-legacy" => grub_legacy(text, &shown, place),
         _ => syslinux(text, &shown, place),
     };
-    let leads_on = text.contains("configfile") || text.contains("blscfg") || text.contains("normal ");
-    if entries.is_empty() && !leads_on {
+    if entries.is_empty() {
         found.empty_configs.push(shown.clone());
     }
     found.loaders.push(loader);
@@ -215,7 +320,7 @@ fn take(loader: &'static str, path: &str, text: &str, place: &Place<'_>, found: 
 }
 
 /// A new entry without its files.
-fn entry(loader: &'static str, title: &str, seen: Seen) -> Entry {
+pub(crate) fn entry(loader: &'static str, title: &str, seen: Seen) -> Entry {
     Entry {
         loader,
         title: title.to_owned(),
@@ -262,88 +367,6 @@ fn expand(word: &str, variables: &BTreeMap<String, String>) -> String {
     }
     out.push_str(rest);
     out
-}
-
-/// `search --fs-uuid --set=root UUID` and its forms.
-fn grub_search(words: &[&str], line: u32, place: &Place<'_>) -> Option<Search> {
-    let tag = words.iter().find_map(|word| match *word {
-        "--fs-uuid" | "-u" => Some("UUID"),
-        "--label" | "-l" => Some("LABEL"),
-        "--file" | "-f" => Some("FILE"),
-        _ => None,
-    })?;
-    let mut plain = words.iter().skip(1).filter(|word| !word.starts_with('-'));
-    let value = unquoted(plain.next_back()?);
-    if tag == "FILE" || value.starts_with('$') {
-        return None;
-    }
-    let device = format!("{tag}={value}");
-    let found = super::volume_named(&device, place.layout).is_some();
-    Some(Search { device, found, line })
-}
-
-/// Entries of grub.cfg.
-fn grub2(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
-    let mut variables = environment(place.tree);
-    let (mut entries, mut current, mut search) = (Vec::<Entry>::new(), None::<Entry>, None);
-    for (number, line) in lines(text) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["menuentry", ..] => {
-                entries.extend(current.take());
-                let title = line.split(['\'', '"']).nth(1).unwrap_or_default();
-                let mut fresh = entry("grub2", title, Seen::line(path, number));
-                fresh.search.clone_from(&search);
-                current = Some(fresh);
-            }
-            ["search" | "search.fs_uuid" | "search.fs_label", ..] => {
-                let known = grub_search(&words, number, place);
-                match &mut current {
-                    // A second search is the generator's way for an old GRUB; both say the same.
-                    Some(entry) => entry.search = known.or_else(|| entry.search.take()),
-                    None => search = known.or(search),
-                }
-            }
-            ["set", rest @ ..] => {
-                if let Some((name, value)) = rest.join(" ").split_once('=')
-                    && (current.is_none() || name == "kernelopts")
-                {
-                    let value = expand(unquoted(value.trim()), &variables);
-                    // The generated file sets default again when a once-only entry is saved: the first counts then.
-                    if name != "default" || !value.is_empty() {
-                        variables.insert(name.to_owned(), value);
-                    }
-                }
-            }
-            ["linux" | "linuxefi" | "linux16", kernel, rest @ ..] => {
-                if let Some(entry) = &mut current {
-                    entry.kernel = expand(unquoted(kernel), &variables);
-                    entry.kernel_line = number;
-                    entry.cmdline = expand(&rest.join(" "), &variables);
-                }
-            }
-            ["initrd" | "initrdefi" | "initrd16", files @ ..] => {
-                if let Some(entry) = &mut current {
-                    entry.initramfs = files.iter().map(|file| expand(unquoted(file), &variables)).collect();
-                    entry.initramfs_line = number;
-                }
-            }
-            _ => {}
-        }
-    }
-    entries.extend(current);
-    let mut entries = settle(entries, place);
-    let wanted = variables.get("default").cloned().unwrap_or_default();
-    let wanted = wanted.rsplit('>').next().unwrap_or_default();
-    let index = match wanted.parse::<usize>() {
-        Ok(index) => index,
-        Err(_) => entries.iter().position(|entry| entry.title == wanted).unwrap_or(0),
-    };
-    let index = if index < entries.len() { index } else { 0 };
-    if let Some(entry) = entries.get_mut(index) {
-        entry.default = true;
-    }
-    entries
 }
 
 /// GRUB's saved variables, `grubenv`.

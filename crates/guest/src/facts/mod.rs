@@ -8,7 +8,9 @@ pub mod identity;
 pub mod kernel;
 pub mod loader;
 pub mod network;
+pub mod options;
 pub mod os;
+pub mod program;
 pub(crate) mod root;
 pub mod secrets;
 mod yaml;
@@ -178,12 +180,14 @@ pub enum Depth {
 pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> Result<Examination> {
     let layout = layout(disks, budget)?;
     let mut problems = layout.problems.clone();
-    let found = root::find(&layout, &mut problems)?;
-    let (tree, roots) = (found.tree, found.roots);
-    let fstab = fstab::read(&tree);
-    let esps = root::esps(&layout, &mut problems);
-    let entries = loader::read(&tree, &esps, &layout);
-    let boot = boot::read(disks, &layout, &esps, entries)?;
+    let mut found = Started::find(disks, &layout, None, &mut problems)?;
+    // Of several systems the one is described that the loader starts.
+    if let Some(other) = found.other_root(&layout) {
+        problems.clear();
+        problems.extend(layout.problems.iter().cloned());
+        found = Started::find(disks, &layout, Some(other), &mut problems)?;
+    }
+    let Started { tree, roots, fstab, esps, boot } = found;
     let kernels = kernel::read(&tree, &esps, &boot, depth);
     let mut report = GuestReport {
         schema: "kiln.guest.v1",
@@ -216,6 +220,39 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
     };
     measure(&mut report, &tree, &esps);
     Ok(Examination { report, tree, esps })
+}
+
+/// A tree, and how it is started.
+struct Started {
+    tree: Tree,
+    roots: Vec<usize>,
+    fstab: Vec<fstab::Line>,
+    esps: Vec<(usize, Tree)>,
+    boot: boot::Boot,
+}
+
+impl Started {
+    fn find(
+        disks: &[Arc<dyn Disk>],
+        layout: &Layout,
+        preferred: Option<usize>,
+        problems: &mut Vec<String>,
+    ) -> Result<Self> {
+        let found = root::find(layout, preferred, problems)?;
+        let (tree, roots) = (found.tree, found.roots);
+        let esps = root::esps(layout, problems);
+        let programs = boot::programs(&esps);
+        let entries = loader::read(&tree, &esps, layout, &programs.grub_starts(disks, layout, &esps))?;
+        let boot = boot::read(disks, layout, &esps, programs, entries)?;
+        Ok(Self { fstab: fstab::read(&tree), tree, roots, esps, boot })
+    }
+
+    /// The root that the default entry names, when it is another than the one that was taken.
+    fn other_root(&self, layout: &Layout) -> Option<usize> {
+        let entry = self.boot.entries.iter().find(|entry| entry.default)?;
+        let named = volume_named(entry.argument("root")?, layout)?;
+        (self.roots.contains(&named) && self.roots.first() != Some(&named)).then_some(named)
+    }
 }
 
 /// Space that must be counted.

@@ -18,7 +18,8 @@ pub(super) struct Found {
 const SUBVOLUMES: [&str; 4] = ["@", "root", "@rootfs", "@/.snapshots/1/snapshot"];
 
 /// Looks for the root and mounts what its fstab names.
-pub(super) fn find(layout: &Layout, problems: &mut Vec<String>) -> Result<Found> {
+/// `preferred` is the volume that the loader names as root, where that is known.
+pub(super) fn find(layout: &Layout, preferred: Option<usize>, problems: &mut Vec<String>) -> Result<Found> {
     let (mut candidates, mut roots) = (Vec::new(), Vec::new());
     for (index, volume) in layout.volumes.iter().enumerate() {
         if !volume.probed.readable() || volume.probed.content == Content::Fat {
@@ -34,7 +35,7 @@ pub(super) fn find(layout: &Layout, problems: &mut Vec<String>) -> Result<Found>
         }
     }
     // A whole system before one that only has an /etc; then the order on the disk.
-    candidates.sort_by_key(|(rank, index, _)| (std::cmp::Reverse(*rank), *index));
+    candidates.sort_by_key(|(rank, index, _)| (Some(*index) != preferred, std::cmp::Reverse(*rank), *index));
     let mut tree = Tree::default();
     for (_, index, fs) in candidates {
         if roots.is_empty() {
@@ -128,6 +129,33 @@ fn mount_rest(layout: &Layout, tree: &mut Tree, problems: &mut Vec<String>) {
         match open(&volume.disk, volume.probed.content, &choice) {
             Ok(fs) => tree.mount(point, index, fs),
             Err(error) => problems.push(format!("{} ({point}): {}", volume.place, told(&error))),
+        }
+    }
+    mount_boot(layout, tree);
+}
+
+/// A `/boot` that fstab does not mount, or by a name that leads nowhere: the loader finds it all the same.
+fn mount_boot(layout: &Layout, tree: &mut Tree) {
+    let filled = tree.names("/boot").iter().any(|name| {
+        name.starts_with("vmlinu")
+            || name.starts_with("grub")
+            || matches!(name.as_str(), "loader" | "extlinux")
+    });
+    if filled || tree.mounts().any(|(at, _)| at == b"/boot") {
+        return;
+    }
+    let mounted: Vec<usize> = tree.mounts().map(|(_, volume)| volume).collect();
+    for (index, volume) in layout.volumes.iter().enumerate() {
+        if !volume.probed.readable() || mounted.contains(&index) {
+            continue;
+        }
+        let Ok(fs) = open(&volume.disk, volume.probed.content, &Root::Default) else { continue };
+        let signs =
+            [&b"/grub/grub.cfg"[..], b"/grub2/grub.cfg", b"/extlinux/extlinux.conf", b"/grub/menu.lst"];
+        let kernels =
+            || fs.list(b"/").is_ok_and(|names| names.iter().any(|entry| entry.name.starts_with(b"vmlinuz")));
+        if signs.iter().any(|path| fs.stat(path).is_ok()) && kernels() {
+            return tree.mount("/boot", index, fs);
         }
     }
 }

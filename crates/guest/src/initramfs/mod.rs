@@ -78,12 +78,19 @@ pub struct Initramfs {
     pub texts: Vec<(String, String)>,
     /// It has LVM's programs.
     pub has_lvm: bool,
+    /// It has a script that activates the root's volume by name; without one LVM's udev rules do, once all physical
+    /// volumes of the group are there.
+    pub lvm_script: bool,
     /// It has cryptsetup.
     pub has_cryptsetup: bool,
     /// It has mdadm.
     pub has_mdadm: bool,
     /// Why reading ended early, in words; the kernel would stop there too.
     pub fault: Option<String>,
+    /// Damage behind the last archive, where the kernel has all that it needs.
+    pub tail: Option<String>,
+    /// Why it could not be read though the kernel may: a compression that is not known here.
+    pub unread: Option<String>,
 }
 
 /// Reads an initramfs to its end or to its first fault.
@@ -100,17 +107,28 @@ pub fn read(source: impl Read) -> Initramfs {
         blacklist: BTreeSet::new(),
         texts: Vec::new(),
         has_lvm: false,
+        lvm_script: false,
         has_cryptsetup: false,
         has_mdadm: false,
         fault: None,
+        tail: None,
+        unread: None,
     };
     let mut limits = cpio::Limits { bytes: MAX_UNPACKED, members: MAX_MEMBERS, texts: MAX_TEXTS };
     while found.segments.len() < MAX_SEGMENTS {
         match segment(&mut input, &mut limits, &mut found) {
             Ok(true) => {}
             Ok(false) => break,
-            Err(fault) => {
+            Err(Stop::Fault(fault)) => {
                 found.fault = Some(fault);
+                break;
+            }
+            Err(Stop::Tail(fault)) => {
+                found.tail = Some(fault);
+                break;
+            }
+            Err(Stop::Unread(why)) => {
+                (found.unread, found.fault) = (Some(why.clone()), Some(why));
                 break;
             }
         }
@@ -121,22 +139,41 @@ pub fn read(source: impl Read) -> Initramfs {
     found
 }
 
+/// Why reading stopped.
+enum Stop {
+    /// In an archive, or before one.
+    Fault(String),
+    /// Behind an archive that was whole: the kernel complains, and has everything.
+    Tail(String),
+    /// At something that is not read here.
+    Unread(String),
+}
+
 /// Reads the next archive. False at the end.
 fn segment(
     input: &mut Counted<impl Read>,
     limits: &mut cpio::Limits,
     found: &mut Initramfs,
-) -> Result<bool, String> {
-    input.skip_zeros().map_err(|error| error.to_string())?;
+) -> Result<bool, Stop> {
+    let told = |error: std::io::Error| Stop::Fault(error.to_string());
+    input.skip_zeros().map_err(told)?;
     let at = input.position();
-    let head = input.peek(6).map_err(|error| error.to_string())?;
+    let head = input.peek(6).map_err(told)?;
     if head.is_empty() {
         return Ok(false);
     }
     let before = (limits.bytes, limits.members);
-    let compression = decode::name(head).ok_or_else(|| {
-        format!("byte {at} begins neither an archive nor compressed data (it is {head:02x?})")
-    })?;
+    let Some(compression) = decode::name(head) else {
+        let why = format!("byte {at} begins neither an archive nor compressed data (it is {head:02x?})");
+        return Err(if found.init { Stop::Tail(why) } else { Stop::Fault(why) });
+    };
+    if compression == "lzo" {
+        found.segments.push(Segment { at, compression, members: 0, unpacked: 0 });
+        return Err(Stop::Unread(format!(
+            "the archive at byte {at} is packed with lzo, which is not read here"
+        )));
+    }
+    let mut whole = false;
     let outcome = if compression == "none" {
         cpio::read(input, limits, &mut |member| take(member, found))
     } else {
@@ -149,14 +186,55 @@ fn segment(
                 if rest.is_empty() {
                     return Ok(());
                 }
+                whole = false;
                 cpio::read(&mut unpacked, limits, &mut |member| take(member, found))?;
+                whole = true;
             }
         })
     };
     let unpacked = before.0.saturating_sub(limits.bytes);
     let members = before.1.saturating_sub(limits.members);
     found.segments.push(Segment { at, compression, members, unpacked });
-    outcome.map(|()| true).map_err(|why| format!("the archive at byte {at} ({compression}): {why}"))
+    outcome.map(|()| true).map_err(|why| {
+        let why = format!("the archive at byte {at} ({compression}): {why}");
+        // The checksum behind the data is not what the kernel waits for.
+        if whole && found.init { Stop::Tail(why) } else { Stop::Fault(why) }
+    })
+}
+
+/// Unpacks one stream and throws it away; how many bytes came out. What is not compressed, or in a way that is not
+/// known here, counts as unpacked. Of every kind but gzip the last `behind` bytes are not part of the stream.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn unpack(source: std::io::Take<impl Read>, behind: u64) -> Result<u64, String> {
+    let len = source.limit();
+    let mut input = Counted::new(source);
+    let head = input.peek(6).map_err(|error| error.to_string())?;
+    let Some(compression) = decode::name(head).filter(|name| !matches!(*name, "none" | "lzo")) else {
+        return Ok(0);
+    };
+    let len = if compression == "gzip" { len } else { len.saturating_sub(behind) };
+    let mut input = std::io::BufReader::new(input.take(len));
+    let mut out = 0;
+    decode::run(compression, &mut input, |plain| {
+        out = drain(plain.take(MAX_UNPACKED)).map_err(|error| error.to_string())?;
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Reads to the end and keeps nothing; how many bytes there were.
+pub(crate) fn drain(mut source: impl Read) -> std::io::Result<u64> {
+    let (mut buffer, mut all) = (vec![0; 128 << 10], 0_u64);
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(all),
+            Ok(more) => all = all.saturating_add(u64::try_from(more).unwrap_or(u64::MAX)),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Notes what a file of the archive tells. Returns whether its bytes are wanted.
@@ -187,6 +265,7 @@ fn note_name(name: &str, found: &mut Initramfs) {
     found.microcode |= name.starts_with("kernel/x86/microcode/");
     found.init |= name == "init";
     found.has_lvm |= matches!(base, "lvm" | "lvm.static");
+    found.lvm_script |= matches!(name, "scripts/local-top/lvm2" | "scripts/local-block/lvm2");
     found.has_cryptsetup |= matches!(base, "cryptsetup" | "systemd-cryptsetup");
     found.has_mdadm |= base == "mdadm";
     if name.contains("lib/dracut/") {

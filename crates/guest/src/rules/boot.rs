@@ -3,6 +3,8 @@
 use super::{Case, Firmware, Hits, Impact};
 use crate::facts::loader::Entry;
 use crate::facts::{Device, Seen};
+use crate::grub::Chain;
+use crate::initramfs::Maker;
 use crate::volume::{Content, Place as Where};
 
 /// Whether a firmware finds something that starts the kernel.
@@ -24,10 +26,33 @@ fn fallback_name(case: &Case<'_>) -> &'static str {
 }
 
 fn fallback(case: &Case<'_>) -> bool {
+    fallback_fault(case).is_none()
+}
+
+/// Why firmware without variables starts nothing from the EFI system partition.
+fn fallback_fault(case: &Case<'_>) -> Option<String> {
     let name = fallback_name(case);
-    case.report.boot.fallback.iter().any(|program| {
-        program.path.eq_ignore_ascii_case(name) && program.len > 0 && program.architecture.is_some()
-    })
+    let boot = &case.report.boot;
+    let wanted = match name {
+        "/EFI/BOOT/BOOTAA64.EFI" => "aarch64",
+        "/EFI/BOOT/BOOTRISCV64.EFI" => "riscv64",
+        _ => "x86_64",
+    };
+    let here = |program: &&crate::facts::boot::EfiProgram| program.path.eq_ignore_ascii_case(name);
+    let Some(program) = boot.fallback.iter().find(here) else {
+        return Some(format!("{name} is missing on the EFI system partition"));
+    };
+    let fault = match (program.len, program.architecture, &program.fault) {
+        (0, _, _) => "is empty".to_owned(),
+        (_, None, _) => "is no program".to_owned(),
+        (_, Some(other), _) if other != wanted => format!("is a program for {other}"),
+        (_, _, Some(fault)) => format!("is cut: {fault}"),
+        _ if program.loader == Some("shim") && wanted == "x86_64" && boot.second_stage.is_none() => {
+            "is a shim, and the grubx64.efi that it starts is not beside it".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("{name} on the EFI system partition {fault}"))
 }
 
 /// Whether a loader's configuration decides at this place: what a firmware starts there may be another loader, and
@@ -61,11 +86,8 @@ fn started_loader(case: &Case<'_>, firmware: Firmware) -> Option<&'static str> {
             let name = fallback_name(case);
             let program = boot.fallback.iter().find(|program| program.path.eq_ignore_ascii_case(name))?;
             match program.loader {
-                // shim starts the GRUB beside it, or what a variable names.
-                Some("shim") => boot.programs.iter().find_map(|other| {
-                    let name = other.path.to_ascii_lowercase();
-                    (name.starts_with("/efi/boot/grub") && other.volume == program.volume).then_some("grub2")
-                }),
+                // shim starts the GRUB beside it, or what the fallback program finds.
+                Some("shim") => boot.second_stage.as_ref().map(|_| "grub2"),
                 other => other,
             }
         }
@@ -73,7 +95,7 @@ fn started_loader(case: &Case<'_>, firmware: Firmware) -> Option<&'static str> {
 }
 
 /// The entries that decide: the default one of each loader's file.
-fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
+pub(super) fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
     let entries = case.report.boot.entries.iter();
     entries.filter(|entry| entry.default && counts(case, entry.loader)).collect()
 }
@@ -119,12 +141,7 @@ pub(super) fn fallback_efi(case: &Case<'_>, hits: &mut Hits) {
     let name = fallback_name(case);
     let mounted = case.report.mounts.iter().find(|mount| mount.volume == esp).map(|mount| mount.at.as_str());
     let place = Seen::file(format!("{}{name}", mounted.unwrap_or("ESP:")));
-    let broken = boot.fallback.iter().find(|program| program.path.eq_ignore_ascii_case(name));
-    let what = match broken {
-        Some(program) if program.len == 0 => format!("{name} on the EFI system partition is empty"),
-        Some(_) => format!("{name} on the EFI system partition is no program"),
-        None => format!("{name} is missing on the EFI system partition"),
-    };
+    let what = fallback_fault(case).unwrap_or_default();
     let by_bios = case.firmwares().any(|firmware| firmware == Firmware::Bios) && boot.bios;
     if by_bios {
         hits.add_as(Impact::Advice, format!("{what}; only a BIOS can start it"), place);
@@ -156,7 +173,12 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
     let empty = |path: &&String| counts(case, crate::facts::loader::loader_of(path));
     for path in boot.empty_configs.iter().filter(empty) {
         let size = case.examination.tree.stat(path).map_or(0, |stat| stat.len);
-        hits.add(format!("{path} ({size} bytes) names nothing to start"), Seen::file(path));
+        let wrong = case.examination.tree.text(path).and_then(|text| crate::grub::wrong_lines(&text).pop());
+        let wrong = wrong.filter(|_| path.ends_with("grub.cfg"));
+        let wrong = wrong.map_or_else(String::new, |line| {
+            format!(": what begins in line {line} is not closed, or no statement of GRUB's language")
+        });
+        hits.add(format!("{path} ({size} bytes) names nothing to start{wrong}"), Seen::file(path));
     }
     let entries = boot.entries.iter().any(|entry| counts(case, entry.loader));
     let unified = boot.loaders.contains(&"unified-kernel")
@@ -174,6 +196,14 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
             None => hits.add("no loader's configuration was found", Seen::file("/boot")),
         }
     }
+    grub_stops(case, hits);
+    if let Some(first) =
+        boot.entries.iter().find(|entry| entry.loader == "syslinux" && counts(case, "syslinux"))
+        && !boot.entries.iter().any(|entry| entry.loader == "syslinux" && entry.default)
+    {
+        let what = "no DEFAULT names one of the labels: the loader asks what to start";
+        hits.add(what, file_of(&first.seen));
+    }
     for entry in default_entries(case) {
         if let Some(search) = entry.search.as_ref().filter(|search| !search.found) {
             let path = match &entry.seen {
@@ -190,6 +220,48 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// GRUB that stops before its menu, or whose menu starts nothing by itself.
+fn grub_stops(case: &Case<'_>, hits: &mut Hits) {
+    let boot = &case.report.boot;
+    let started: Vec<&str> = case
+        .firmwares()
+        .filter(|firmware| starts(case, *firmware) && started_loader(case, *firmware) == Some("grub2"))
+        .map(|firmware| if firmware == Firmware::Bios { "bios" } else { "uefi" })
+        .collect();
+    let others = case.firmwares().filter(|firmware| starts(case, *firmware)).count() > started.len();
+    let fault = |firmware: &str| {
+        let stops = boot.grub.iter().find_map(|grub| match &grub.chain {
+            Chain::Stops { why, seen } if grub.firmware == firmware => Some((why.clone(), seen.clone())),
+            _ => None,
+        });
+        let waits = boot.waits.iter().find(|(known, _)| *known == firmware || known.is_empty());
+        stops.or_else(|| waits.map(|(_, waits)| (waits.why.clone(), waits.seen.clone())))
+    };
+    let faults: Vec<_> = started.iter().filter_map(|firmware| Some((*firmware, fault(firmware)?))).collect();
+    let all = !others && faults.len() == started.len();
+    for (index, (firmware, (why, seen))) in faults.iter().enumerate() {
+        // What was said of the file itself is not said again.
+        if faults.iter().take(index).any(|(_, (before, _))| before == why)
+            || boot.empty_configs.iter().any(|path| seen == &Seen::file(path))
+        {
+            continue;
+        }
+        if all {
+            hits.add(why.clone(), seen.clone());
+        } else {
+            hits.add_as(Impact::Advice, format!("by {firmware}: {why}"), seen.clone());
+        }
+    }
+}
+
+/// The file of a place, without its line.
+fn file_of(seen: &Seen) -> Seen {
+    match seen {
+        Seen::File { path, .. } => Seen::file(path.clone()),
+        other => other.clone(),
+    }
+}
+
 /// boot.root-arg
 pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
     for entry in default_entries(case) {
@@ -201,7 +273,16 @@ pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
         };
         let Some(root) = entry.argument("root") else {
             let dracut = entry.cmdline.contains("rd.") || entry.argument("ostree").is_some();
-            if !dracut && !entry.kernel.is_empty() {
+            let content =
+                case.report.kernels.iter().find(|kernel| Some(&kernel.path) == entry.kernel_path.as_ref());
+            let content = content.and_then(|kernel| kernel.initramfs.as_ref()?.content.as_ref());
+            let own = content.is_some_and(|content| {
+                content.maker == Maker::InitramfsTools
+                    && !content.texts.iter().any(|(_, text)| crate::text::assigned(text, "ROOT").is_some())
+            });
+            if own && !dracut {
+                hits.add("the command line names no root=, and the initramfs knows no other", place);
+            } else if !dracut && !entry.kernel.is_empty() {
                 hits.add_as(Impact::Advice, "the command line names no root=", place);
             }
             continue;
@@ -220,11 +301,21 @@ pub(super) fn root_arg(case: &Case<'_>, hits: &mut Hits) {
                     hits.add(format!("root={root} is a volume without a system"), place);
                 } else if let Some(what) = wrong_subvolume(case, index, entry) {
                     hits.add(what, place);
+                } else if let Some(what) = wrong_type(case, index, entry) {
+                    hits.add(what, place);
                 }
             }
             Device::Unknown | Device::NotDisk => {}
         }
     }
+}
+
+/// What is wrong when the command line names a file system that the root is not.
+fn wrong_type(case: &Case<'_>, index: usize, entry: &Entry) -> Option<String> {
+    let named = entry.argument("rootfstype")?;
+    let kind = case.report.volumes.get(index)?.probed.kind.as_str();
+    let fits = named.split(',').any(|named| crate::facts::fstab::mounts_as(kind, named));
+    (!fits).then(|| format!("rootfstype={named}, and the root is {kind}"))
 }
 
 /// What is wrong when the root is a btrfs and the system lies in another subvolume than the one that is mounted.
@@ -269,10 +360,20 @@ pub(super) fn kernel(case: &Case<'_>, hits: &mut Hits) {
             continue;
         }
         if let Some(file) = &kernel.initramfs {
-            if file.len == 0 {
+            if let Some(segment) = file.content.as_ref().and_then(|content| unpackable(case, kernel, content))
+            {
+                let what = format!(
+                    "{} is packed with {segment}, and {} says that the kernel does not unpack that",
+                    file.path,
+                    kernel.config.as_deref().unwrap_or_default()
+                );
+                hits.add(what, Seen::file(&file.path));
+            } else if file.len == 0 {
                 hits.add(format!("{} is empty", file.path), Seen::file(&file.path));
             } else if let Some(content) = &file.content {
-                if let Some(fault) = &content.fault {
+                if let Some(open) = &content.unread {
+                    hits.unknown(format!("{}: {open}", file.path));
+                } else if let Some(fault) = &content.fault {
                     hits.add(format!("{} is damaged: {fault}", file.path), Seen::file(&file.path));
                 } else if !content.init {
                     hits.add(format!("{} holds no /init", file.path), Seen::file(&file.path));
@@ -316,6 +417,20 @@ pub(super) fn kernel(case: &Case<'_>, hits: &mut Hits) {
             hits.add_as(Impact::Advice, "the kernel may be one for Xen only", Seen::file(&kernel.path));
         }
     }
+}
+
+/// The compression of an archive that the kernel's configuration leaves out.
+fn unpackable(
+    case: &Case<'_>,
+    kernel: &crate::facts::kernel::Kernel,
+    content: &crate::initramfs::Initramfs,
+) -> Option<&'static str> {
+    let text = case.examination.tree.text(kernel.config.as_deref()?)?;
+    let compressions = content.segments.iter().map(|segment| segment.compression);
+    compressions.filter(|compression| *compression != "none").find(|compression| {
+        let off = format!("# CONFIG_RD_{} is not set", compression.to_uppercase());
+        text.lines().any(|line| line == off)
+    })
 }
 
 /// A line of fstab that the start needs and whose driver is neither in the kernel nor that of the root.
@@ -399,31 +514,5 @@ pub(super) fn dual(case: &Case<'_>, hits: &mut Hits) {
             other => Seen::Volume { volume: other.to_string() },
         };
         hits.add(format!("{} holds a second system", second.place), seen);
-    }
-}
-
-/// init.systemd
-pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
-    if !case.is_linux() {
-        return;
-    }
-    let tree = &case.examination.tree;
-    let entry = default_entries(case);
-    if entry.iter().any(|entry| entry.argument("init").is_some()) {
-        return;
-    }
-    if !tree.exists("/sbin/init")
-        && !tree.exists("/usr/lib/systemd/systemd")
-        && !tree.exists("/lib/systemd/systemd")
-    {
-        return hits.add("/sbin/init is not there: the kernel has nothing to run", Seen::file("/sbin/init"));
-    }
-    if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd")) {
-        let own = "/etc/systemd/system/default.target";
-        let targets = [own, "/usr/lib/systemd/system/default.target", "/lib/systemd/system/default.target"];
-        let masked = tree.read_link(own).is_ok_and(|target| target == "/dev/null");
-        if masked || targets.iter().all(|path| !tree.exists(path)) {
-            hits.add("default.target leads nowhere: systemd does not know what to start", Seen::file(own));
-        }
     }
 }

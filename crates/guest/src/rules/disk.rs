@@ -12,11 +12,28 @@ pub(super) fn table(case: &Case<'_>, hits: &mut Hits) {
     for fault in &table.typed_faults {
         match fault {
             TableFault::Gpt { copy: GptCopy::Primary, at, .. } => {
-                hits.add(fault_words(fault), Seen::Disk { disk_byte: *at });
+                let seen = Seen::Disk { disk_byte: *at };
+                let words = fault_words(fault);
+                let backup = table.gpt.as_ref().is_some_and(|gpt| gpt.used == GptCopy::Backup);
+                // UEFI writes the first copy again from the second before it looks for a loader (EDK II, PartitionDxe).
+                let repaired = backup
+                    && case.firmwares().next().is_some()
+                    && case.firmwares().all(|firmware| firmware == Firmware::Uefi)
+                    && super::boot::starts(case, Firmware::Uefi);
+                if repaired {
+                    hits.add_as(Impact::Advice, format!("{words}; UEFI repairs it from the backup"), seen);
+                } else {
+                    hits.add(words, seen);
+                }
             }
             TableFault::Chain { at } => hits.add(fault_words(fault), Seen::Disk { disk_byte: *at }),
             _ => {}
         }
+    }
+    if table.scheme == Scheme::Gpt && !(table.mbr.signed && table.mbr.protective) {
+        let what =
+            "the first sector holds no protective entry (0xEE): neither firmware nor Linux looks for the GPT";
+        hits.add(what, Seen::Disk { disk_byte: 446 });
     }
     if table.scheme == Scheme::None {
         let whole = case.report.volumes.first();
@@ -92,7 +109,7 @@ pub(super) fn backup(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
-/// part.overlap and part.bounds
+/// part.overlap
 pub(super) fn overlap(case: &Case<'_>, hits: &mut Hits) {
     for fault in case.report.tables.iter().take(1).flat_map(|table| &table.typed_faults) {
         if let TableFault::Overlap { at, .. } = fault {
@@ -103,9 +120,30 @@ pub(super) fn overlap(case: &Case<'_>, hits: &mut Hits) {
 
 /// part.bounds
 pub(super) fn bounds(case: &Case<'_>, hits: &mut Hits) {
-    for fault in case.report.tables.iter().take(1).flat_map(|table| &table.typed_faults) {
-        if let TableFault::PastEnd { end, .. } = fault {
-            hits.add(fault_words(fault), Seen::Disk { disk_byte: *end });
+    let Some(table) = case.report.tables.first() else { return };
+    if let Some(gpt) = table.gpt.as_ref().filter(|gpt| gpt.end_usable > table.disk_len) {
+        // Linux block/partitions/efi.c, is_gpt_valid.
+        let what = format!(
+            "the GPT is for a disk of at least {} bytes, this one has {}: Linux refuses the whole table",
+            gpt.end_usable, table.disk_len
+        );
+        return hits.add(what, Seen::Disk { disk_byte: table.sector_len });
+    }
+    for fault in &table.typed_faults {
+        let TableFault::PastEnd { number, end } = fault else { continue };
+        let seen = Seen::Disk { disk_byte: *end };
+        let here = case.report.volumes.iter().position(|volume| {
+            matches!(volume.place, crate::volume::Place::Partition { disk: 0, number: known, .. } if known == *number)
+        });
+        let volume = here.and_then(|index| case.report.volumes.get(index));
+        // Linux cuts such a partition of an MBR. What ends before the cut is whole.
+        let fits =
+            volume.is_some_and(|volume| volume.probed.space.is_some_and(|space| space.total <= volume.len));
+        let used = here.is_some_and(|index| case.report.mounts.iter().any(|mount| mount.volume == index));
+        if fits || (!used && !case.report.roots.is_empty()) {
+            hits.add_as(Impact::Advice, fault_words(fault), seen);
+        } else {
+            hits.add(fault_words(fault), seen);
         }
     }
 }

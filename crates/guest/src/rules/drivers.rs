@@ -86,7 +86,7 @@ fn early_fix(case: &Case<'_>, groups: &[&[&str]], loadable: bool, release: &str)
 /// Whether the initramfs is missing or stops early: what is not in it then says nothing, and boot.kernel has named it.
 fn damaged(case: &Case<'_>, kernel: &Kernel) -> bool {
     let unread = kernel.initramfs.as_ref().is_some_and(|file| {
-        file.len == 0 || file.content.as_ref().is_some_and(|content| content.fault.is_some())
+        file.len == 0 || file.content.as_ref().is_some_and(|content| content.fault.is_some() || !content.init)
     });
     unread
         || case.report.boot.entries.iter().any(|entry| {
@@ -180,7 +180,11 @@ pub(super) fn blacklist(case: &Case<'_>, hits: &mut Hits) {
         .iter()
         .filter(|need| {
             need.when == When::Early
-                && case.place.impact(need.rule, Impact::WillNotBoot).is_some_and(Impact::stops)
+                && case
+                    .options
+                    .severities
+                    .of(case.place, need.rule, Impact::WillNotBoot)
+                    .is_some_and(Impact::stops)
         })
         .flat_map(|need| {
             need.groups.iter().filter(|group| group.len() == 1).flat_map(|group| group.iter().copied())

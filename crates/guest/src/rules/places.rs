@@ -1,4 +1,4 @@
-//! What each place demands of a guest, as data.
+//! What each place demands of a guest, as data. How bad a finding is there, the caller says: [`super::Severities`].
 //!
 //! Sources, by place: Tencent "Making Linux Images", "Importing Images" (2022 to 2025); AWS VM Import/Export user guide
 //! (2022-12); Azure "Prepare Linux for imaging" (2022-05); Google compute-image-import (2026-05); Alibaba "Image check"
@@ -7,7 +7,6 @@
 
 use serde::Serialize;
 
-use super::Impact;
 use crate::facts::kernel::When;
 
 /// The firmware of a machine.
@@ -48,16 +47,6 @@ pub struct Place {
     pub datasources: &'static [&'static str],
     /// File systems that its import takes as root; none: all.
     pub file_systems: &'static [&'static str],
-    /// Rules that are worse or better here; `None` switches one off.
-    pub impacts: &'static [(&'static str, Option<Impact>)],
-}
-
-impl Place {
-    /// How bad a rule's finding is here; `None` when the rule does not apply.
-    #[must_use]
-    pub fn impact(&self, rule: &str, usual: Impact) -> Option<Impact> {
-        self.impacts.iter().find(|(id, _)| *id == rule).map_or(Some(usual), |(_, impact)| *impact)
-    }
 }
 
 /// The place of an id.
@@ -67,7 +56,6 @@ pub fn place(id: &str) -> Option<&'static Place> {
 }
 
 use Firmware::{Bios, Uefi};
-use Impact::{Advice, Hygiene, NoLogin, NoNetwork, RejectedAtImport, WillNotBoot};
 
 const VIRTIO_BLK: Need =
     Need { rule: "kmod.virtio", groups: &[&["virtio_blk"], &["virtio_pci"]], when: When::Early };
@@ -83,15 +71,6 @@ const HYPER_V: Need =
     Need { rule: "kmod.hyperv", groups: &[&["hv_vmbus"], &["hv_storvsc"], &["sd_mod"]], when: When::Early };
 const HYPER_V_NET: Need = Need { rule: "kmod.net", groups: &[&["hv_netvsc"]], when: When::Late };
 
-/// What does not matter where machines are not made from an image by others.
-const OWN_HOST: [(&str, Option<Impact>); 5] = [
-    ("cloudinit.present", Some(Advice)),
-    ("cloudinit.datasource", None),
-    ("cloudinit.growpart", None),
-    ("agent.qga", None),
-    ("agent.azure", None),
-];
-
 /// The places.
 pub static PLACES: &[Place] = &[
     Place {
@@ -102,14 +81,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "vd",
         datasources: &["ConfigDrive"],
         file_systems: &[],
-        impacts: &[
-            ("kmod.virtio", Some(RejectedAtImport)),
-            ("cloudinit.present", Some(RejectedAtImport)),
-            ("part.table", Some(RejectedAtImport)),
-            ("part.scheme", Some(RejectedAtImport)),
-            ("agent.azure", None),
-            ("agent.qga", None),
-        ],
     },
     Place {
         id: "aws",
@@ -123,14 +94,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "nvme",
         datasources: &["Ec2"],
         file_systems: &["ext2", "ext3", "ext4", "btrfs", "jfs", "xfs"],
-        impacts: &[
-            ("boot.dual", Some(RejectedAtImport)),
-            ("boot.crypt", Some(RejectedAtImport)),
-            ("lvm.spanning", Some(RejectedAtImport)),
-            ("cloudinit.present", Some(NoLogin)),
-            ("agent.azure", None),
-            ("agent.qga", None),
-        ],
     },
     Place {
         id: "azure",
@@ -140,7 +103,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &["Azure"],
         file_systems: &[],
-        impacts: &[("agent.qga", None), ("fstab.swap", Some(Advice)), ("boot.console", Some(Advice))],
     },
     Place {
         id: "gcp",
@@ -150,12 +112,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &["GCE"],
         file_systems: &[],
-        impacts: &[
-            ("boot.crypt", Some(RejectedAtImport)),
-            ("lvm.spanning", Some(RejectedAtImport)),
-            ("agent.azure", None),
-            ("agent.qga", None),
-        ],
     },
     Place {
         id: "alibaba",
@@ -166,12 +122,6 @@ pub static PLACES: &[Place] = &[
         datasources: &["AliYun"],
         file_systems: &[],
         // The check of Alibaba reports; it never blocks. NVMe is asked for by some families only.
-        impacts: &[
-            ("kmod.nvme", Some(Advice)),
-            ("selinux.state", Some(Advice)),
-            ("agent.azure", None),
-            ("agent.qga", None),
-        ],
     },
     Place {
         id: "openstack",
@@ -181,11 +131,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "vd",
         datasources: &["OpenStack", "ConfigDrive"],
         file_systems: &[],
-        impacts: &[
-            ("part.hybrid", Some(RejectedAtImport)),
-            ("part.table", Some(RejectedAtImport)),
-            ("agent.azure", None),
-        ],
     },
     Place {
         id: "kvm",
@@ -195,7 +140,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "vd",
         datasources: &[],
         file_systems: &[],
-        impacts: &OWN_HOST,
     },
     Place {
         id: "proxmox",
@@ -205,11 +149,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &["NoCloud", "ConfigDrive"],
         file_systems: &[],
-        impacts: &[
-            ("cloudinit.present", Some(Advice)),
-            ("cloudinit.datasource", Some(Advice)),
-            ("agent.azure", None),
-        ],
     },
     Place {
         id: "hyper-v",
@@ -219,7 +158,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &[],
         file_systems: &[],
-        impacts: &OWN_HOST,
     },
     Place {
         id: "vmware",
@@ -236,7 +174,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &[],
         file_systems: &[],
-        impacts: &OWN_HOST,
     },
     Place {
         id: "digitalocean",
@@ -246,12 +183,6 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "vd",
         datasources: &["ConfigDrive"],
         file_systems: &["ext3", "ext4"],
-        impacts: &[
-            ("cloudinit.present", Some(RejectedAtImport)),
-            ("sec.history", Some(Hygiene)),
-            ("agent.azure", None),
-            ("agent.qga", None),
-        ],
     },
     Place {
         id: "oracle",
@@ -261,12 +192,8 @@ pub static PLACES: &[Place] = &[
         disk_prefix: "sd",
         datasources: &["Oracle"],
         file_systems: &[],
-        impacts: &[("agent.azure", None), ("agent.qga", None)],
     },
 ];
-
-/// Kept so that a change of the list above is a change here.
-const _: [Impact; 3] = [NoNetwork, WillNotBoot, NoLogin];
 
 #[cfg(test)]
 mod tests {
@@ -276,9 +203,8 @@ mod tests {
     #[test]
     fn every_place_names_rules_that_are_there() {
         for place in PLACES {
-            for id in place.impacts.iter().map(|(id, _)| *id).chain(place.needs.iter().map(|need| need.rule))
-            {
-                assert!(rule(id).is_some(), "{}: {id}", place.id);
+            for need in place.needs {
+                assert!(rule(need.rule).is_some(), "{}: {}", place.id, need.rule);
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::{Case, Hits, Impact};
 use crate::facts::fstab::{Line, disk_and_partition, is_foreign, is_virtual};
 use crate::facts::{Device, Seen};
+use crate::initramfs::Maker;
 use crate::volume::{Content, FsState, Place as Where, Volume};
 
 const FSTAB: &str = "/etc/fstab";
@@ -33,6 +34,9 @@ pub(super) fn exist(case: &Case<'_>, hits: &mut Hits) {
             hits.add_as(Impact::Advice, format!("{what}: the start waits 90 seconds for it"), seen);
         } else if line.optional() {
             hits.add_as(Impact::Advice, what, seen);
+        } else if line.has("_netdev") {
+            // It belongs to remote-fs.target, which nothing of the start needs.
+            hits.add_as(Impact::Advice, format!("{what}: the start waits 90 seconds for it"), seen);
         } else if line.mount_point == "/" {
             // The root is mounted by the command line; this line is only used to mount it again.
             hits.add_as(Impact::Advice, format!("{what}; the loader's root= decides"), seen);
@@ -153,8 +157,22 @@ pub(super) fn spanning(case: &Case<'_>, hits: &mut Hits) {
             let seen = Seen::Volume { volume: format!("volume group {}", group.name) };
             let what =
                 format!("{} of group {} (it was {}) is not here", missing.uuid, group.name, missing.device);
-            if root_group == Some(group.name.as_str()) || case.report.roots.is_empty() {
+            // Activated by name, what is whole needs no more of its group.
+            let by_name = case.report.kernels.iter().any(|kernel| {
+                super::boot::is_default(case, &kernel.path)
+                    && kernel
+                        .initramfs
+                        .as_ref()
+                        .and_then(|file| file.content.as_ref())
+                        .is_some_and(|content| content.lvm_script || content.maker == Maker::Dracut)
+            });
+            let of_root = root_group == Some(group.name.as_str());
+            if case.report.roots.is_empty() {
                 hits.add(what, seen);
+            } else if of_root && by_name {
+                hits.add_as(Impact::Advice, format!("{what}; the root's own volume is whole"), seen);
+            } else if of_root {
+                hits.add(format!("{what}: the initramfs waits for the whole group"), seen);
             } else {
                 hits.add_as(Impact::Advice, what, seen);
             }

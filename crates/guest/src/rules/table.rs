@@ -1,6 +1,6 @@
 //! The rows. An id is API and never renamed.
 
-use super::{Impact, Rule, boot, disk, drivers, hygiene, login, network, storage};
+use super::{Impact, Rule, boot, disk, drivers, hygiene, init, login, mounts, network, storage};
 
 /// Every rule, in the order in which they are asked.
 pub static RULES: &[Rule] = &[
@@ -205,14 +205,24 @@ pub static RULES: &[Rule] = &[
         run: boot::dual,
     },
     Rule {
+        id: "boot.cmdline",
+        inspects: "words of the default entry's command line",
+        summary: "the command line keeps the system from coming up",
+        effect: "the machine stops in a shell that somebody must sit at",
+        fix: "take the word out of GRUB_CMDLINE_LINUX in /etc/default/grub and run update-grub",
+        impact: Impact::WillNotBoot,
+        tencent_error: None,
+        run: init::cmdline,
+    },
+    Rule {
         id: "init.systemd",
-        inspects: "/sbin/init and default.target",
+        inspects: "/sbin/init with its loader and libraries, /dev, /proc, /sys, /run, default.target",
         summary: "there is nothing for the kernel to run, or nothing for systemd",
         effect: "the machine stops after the kernel",
         fix: "systemctl set-default multi-user.target; reinstall systemd-sysv",
         impact: Impact::WillNotBoot,
         tencent_error: None,
-        run: boot::init,
+        run: init::init,
     },
     Rule {
         id: "kmod.virtio",
@@ -335,6 +345,16 @@ pub static RULES: &[Rule] = &[
         run: storage::exist,
     },
     Rule {
+        id: "fstab.mount",
+        inspects: "kind, subvolume and driver of what /etc/fstab mounts",
+        summary: "fstab asks for a mount that cannot be made",
+        effect: "the mount fails, and the start ends in emergency mode",
+        fix: "write the kind that blkid tells, or add nofail to the line's options",
+        impact: Impact::WillNotBoot,
+        tencent_error: None,
+        run: mounts::mount,
+    },
+    Rule {
         id: "fstab.devname",
         inspects: "names such as /dev/sda1 in /etc/fstab",
         summary: "fstab names a disk by its place",
@@ -423,6 +443,26 @@ pub static RULES: &[Rule] = &[
         impact: Impact::RejectedAtImport,
         tencent_error: None,
         run: storage::kind,
+    },
+    Rule {
+        id: "fs.size",
+        inspects: "lengths in the superblocks against the volumes",
+        summary: "a file system is longer than its volume",
+        effect: "the kernel refuses to mount it",
+        fix: "make the partition as long as it was: growpart, or sgdisk; or copy the disk again",
+        impact: Impact::WillNotBoot,
+        tencent_error: None,
+        run: mounts::size,
+    },
+    Rule {
+        id: "fs.feature",
+        inspects: "features of the mounted file systems against the kernel's release",
+        summary: "a file system has a feature that the kernel does not know",
+        effect: "the kernel refuses to mount it, or to write to it",
+        fix: "make the file system by the tools of the guest's own release, or install a newer kernel",
+        impact: Impact::WillNotBoot,
+        tencent_error: None,
+        run: mounts::feature,
     },
     Rule {
         id: "fs.space",

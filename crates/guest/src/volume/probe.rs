@@ -137,6 +137,11 @@ impl Probed {
         }
     }
 
+    fn take_features(&mut self, flags: u32, names: &[(u32, &'static str)]) {
+        let set = names.iter().filter(|(flag, _)| flags & flag != 0);
+        self.features.extend(set.map(|(_, name)| *name));
+    }
+
     /// Whether it is a file system that this crate lists and reads.
     #[must_use]
     pub fn readable(&self) -> bool {
@@ -229,6 +234,11 @@ fn xfs(head: &[u8]) -> Option<Probed> {
     });
     if be16(head, 100)? & 0xf >= 5 {
         found.features.push("xfs-v5");
+        // sb_features_ro_compat, sb_features_incompat (fs/xfs/libxfs/xfs_format.h).
+        found.take_features(be32(head, 212)?, &[(0x8, "inobtcount")]);
+        let incompat =
+            [(0x8, "bigtime"), (0x20, "nrext64"), (0x40, "exchange"), (0x80, "parent"), (0x100, "metadir")];
+        found.take_features(be32(head, 216)?, &incompat);
     }
     // sb_features_incompat NEEDSREPAIR. Whether the log is empty only its records tell.
     if be32(head, 216)? & 0x10 != 0 {
@@ -271,12 +281,19 @@ fn ext(head: &[u8]) -> Option<Probed> {
     if ro_compat & 0x400 != 0 {
         found.features.push("metadata_csum");
     }
-    if incompat & 0x8000 != 0 {
-        found.features.push("inline_data");
-    }
-    if incompat & 0x10000 != 0 {
-        found.features.push("encrypt");
-    }
+    let names = [
+        (0x1, "compression"),
+        (0x80, "64bit"),
+        (0x400, "ea_inode"),
+        (0x1000, "dirdata"),
+        (0x2000, "csum_seed"),
+        (0x4000, "large_dir"),
+        (0x8000, "inline_data"),
+        (0x1_0000, "encrypt"),
+        (0x2_0000, "casefold"),
+    ];
+    found.take_features(incompat, &names);
+    found.take_features(ro_compat, &[(0x8000, "verity"), (0x1_0000, "orphan_present")]);
     Some(found)
 }
 
@@ -294,6 +311,17 @@ fn btrfs(head: &[u8]) -> Option<Probed> {
     if le64(sb, 0x88)? > 1 {
         found.features.push("several-devices");
     }
+    // compat_ro_flags, incompat_flags (fs/btrfs/btrfs_tree.h).
+    let low = |at| le64(sb, at).map(|flags| u32::try_from(flags & 0xffff_ffff).unwrap_or(0));
+    found.take_features(low(0xb4)?, &[(0x8, "block_group_tree")]);
+    let incompat = [
+        (0x10, "zstd"),
+        (0x400, "metadata_uuid"),
+        (0x800, "raid1c34"),
+        (0x4000, "raid_stripe_tree"),
+        (0x1_0000, "simple_quota"),
+    ];
+    found.take_features(low(0xbc)?, &incompat);
     Some(found)
 }
 

@@ -206,3 +206,12 @@ fn a_source_that_changed_gives_no_file() {
     let error = plan.to_file(other.as_ref(), &dest, how(), &|| Ok(()), &Silent).unwrap_err();
     assert_eq!(error.code(), "cancelled");
 }
+
+#[test]
+fn every_finding_that_a_target_speaks_of_is_a_rule_about_guests() {
+    let builtin = Targets::builtin().unwrap();
+    guest::severities(&builtin).unwrap();
+    let odd = "[target.kvm.finding.\"no.rule\"]\nseverity = \"off\"\n";
+    let error = guest::severities(&builtin.with_file("my.toml", odd).unwrap()).unwrap_err();
+    assert_eq!(error.code(), "target.finding");
+}

@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use kiln_catalog::GuestRecord;
 use kiln_disk::{Budget, Disk, Limits};
 use kiln_format::{Image, Tolerance};
 use kiln_guest::facts::Depth;
-use kiln_guest::rules::{Firmware, GuestFinding, Impact, Options, PLACES, Place, RULES, Verdict};
+use kiln_guest::rules::{Firmware, GuestFinding, Impact, Options, PLACES, Place, RULES, Severities, Verdict};
 use kiln_guest::{Examination, GuestReport, Judgement, RULE_SET, examine, judge};
-use kiln_import::guest::{OnUnfit, admit};
+use kiln_import::guest::{OnUnfit, admit, severities};
 use serde::Serialize;
 
 use crate::error::{About, CliError, Result};
+use crate::for_target::TargetsArgs;
 use crate::input::{Input, SourceArgs, is_dash};
 use crate::output::{Printer, visible};
 use crate::session::Session;
+use crate::subject::StoredImage;
 
 /// Whether, and where, the guest is to start.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -23,15 +26,17 @@ use crate::session::Session;
 pub(crate) struct GuestArgs {
     /// Say whether the guest starts, gets a network and lets its owner in at these places
     #[arg(long = "for", value_name = "TARGET[,TARGET]|all", value_delimiter = ',')]
-    pub(crate) targets: Vec<String>,
+    pub(crate) asked: Vec<String>,
+    #[command(flatten)]
+    tables: TargetsArgs,
     /// Judge for this firmware only [default: whatever each place offers]
-    #[arg(long, value_enum, value_name = "FIRMWARE", requires = "targets")]
+    #[arg(long, value_enum, value_name = "FIRMWARE", requires = "asked")]
     firmware: Option<FirmwareArg>,
     /// Take this file for a further disk of the same machine (a volume group may need it)
-    #[arg(long, value_name = "FILE", requires = "targets")]
+    #[arg(long, value_name = "FILE", requires = "asked")]
     with_disk: Vec<PathBuf>,
     /// Write the answer as one page of HTML as well; the file must not be there
-    #[arg(long, value_name = "FILE.html", requires = "targets")]
+    #[arg(long, value_name = "FILE.html", requires = "asked")]
     report: Option<PathBuf>,
     /// Tell more about a rule, and check nothing
     #[arg(long, value_name = "ID")]
@@ -63,12 +68,19 @@ pub(super) struct Answers {
     pub(super) judgements: Vec<Judgement>,
     #[serde(skip)]
     examination: Examination,
+    #[serde(skip)]
+    severities: Severities,
 }
 
 impl GuestArgs {
     /// The places that were asked for.
     pub(crate) fn places(&self) -> Result<Vec<&'static Place>> {
-        places(&self.targets)
+        places(&self.asked)
+    }
+
+    /// How bad what is found is, by target.
+    pub(super) fn severities(&self) -> Result<Severities> {
+        Ok(severities(&self.tables.load()?)?)
     }
 
     /// Looks at the guest and judges it for every place.
@@ -82,7 +94,9 @@ impl GuestArgs {
         }
         let budget = Arc::new(Budget::new(LIMITS));
         let examination = examine(&disks, &budget, Depth::Full).about(&input.label)?;
+        let severities = self.severities()?;
         let options = Options {
+            severities: severities.clone(),
             firmware: self.firmware.map(|firmware| match firmware {
                 FirmwareArg::Bios => Firmware::Bios,
                 FirmwareArg::Uefi => Firmware::Uefi,
@@ -90,11 +104,30 @@ impl GuestArgs {
             today: Some(today()),
         };
         let judgements = places.into_iter().map(|place| judge(&examination, place, &options)).collect();
-        let answers = Answers { rule_set: RULE_SET, judgements, examination };
+        let answers = Answers { rule_set: RULE_SET, judgements, examination, severities };
         if let Some(path) = &self.report {
             super::html::write(path, &input.label, &answers)?;
         }
         Ok(answers)
+    }
+}
+
+/// What the record of an image says of its guest. It is judged again when the rules are others than those of the
+/// record, and when places were named, which asks for an answer of today.
+pub(super) fn of_image(
+    image: &StoredImage,
+    args: &GuestArgs,
+    answers: Option<&Answers>,
+) -> Result<GuestRecord> {
+    if let Some(answers) = answers.filter(|_| args.with_disk.is_empty()) {
+        let guest = kiln_import::guest::record(&answers.examination, &answers.severities);
+        image.store.note_guest(&image.manifest.id, guest.clone())?;
+        return Ok(guest);
+    }
+    let known = image.record.guest.as_ref().or(image.manifest.guest.as_ref());
+    match known.filter(|known| known.rule_set == RULE_SET) {
+        Some(known) => Ok(known.clone()),
+        None => Ok(kiln_import::guest::judge_image(&image.store, &image.manifest, &args.severities()?)?),
     }
 }
 
@@ -103,17 +136,19 @@ impl GuestArgs {
 pub(crate) struct ImportArgs {
     /// Import nothing that would be rejected or would not start at these places
     #[arg(long = "for", value_name = "TARGET[,TARGET]|all", value_delimiter = ',')]
-    targets: Vec<String>,
+    asked: Vec<String>,
+    #[command(flatten)]
+    tables: TargetsArgs,
     /// Let a guest without cloud-init pass, as a forced import of Tencent Cloud does
-    #[arg(long, requires = "targets")]
+    #[arg(long, requires = "asked")]
     force_no_cloud_init: bool,
 }
 
 impl ImportArgs {
     /// Confirms that the guest can be looked at before it is stored: a pipe or a server gives its bytes once.
     pub(crate) fn confirm(&self, source: &Path) -> Result<()> {
-        places(&self.targets)?;
-        if !self.targets.is_empty() && (is_dash(source) || source.to_string_lossy().contains("://")) {
+        places(&self.asked)?;
+        if !self.asked.is_empty() && (is_dash(source) || source.to_string_lossy().contains("://")) {
             return Err(CliError::usage(
                 "usage.guest-of-stream",
                 "--for needs a file: the guest of what comes once cannot be looked at before it is stored",
@@ -121,6 +156,11 @@ impl ImportArgs {
             ));
         }
         Ok(())
+    }
+
+    /// How bad what is found is, by target.
+    pub(crate) fn severities(&self) -> Result<Severities> {
+        Ok(severities(&self.tables.load()?)?)
     }
 
     /// Holds the guest of a file against the places that were asked for.
@@ -131,7 +171,7 @@ impl ImportArgs {
         force: bool,
         session: &Session,
     ) -> Result<Vec<Judgement>> {
-        let places = places(&self.targets)?;
+        let places = places(&self.asked)?;
         if places.is_empty() {
             return Ok(Vec::new());
         }
@@ -143,7 +183,7 @@ impl ImportArgs {
             (false, true) => OnUnfit::WaiveCloudInit,
             (false, false) => OnUnfit::Refuse,
         };
-        let options = Options { firmware: None, today: Some(today()) };
+        let options = Options { severities: self.severities()?, firmware: None, today: Some(today()) };
         admit(&disk, &places, &options, on_unfit).about(&input.label)
     }
 }
@@ -317,7 +357,7 @@ struct Explanation {
 }
 
 /// `--explain ID`.
-pub(super) fn explain(id: &str, session: &mut Session) -> Result<()> {
+pub(super) fn explain(id: &str, severities: &Severities, session: &mut Session) -> Result<()> {
     let rule = kiln_guest::rules::rule(id).ok_or_else(|| {
         let near: Vec<&str> = RULES
             .iter()
@@ -340,7 +380,7 @@ pub(super) fn explain(id: &str, session: &mut Session) -> Result<()> {
         fix: rule.fix,
         severity: rule.impact,
         tencent_error: rule.tencent_error,
-        targets: PLACES.iter().map(|place| (place.id, place.impact(rule.id, rule.impact))).collect(),
+        targets: PLACES.iter().map(|place| (place.id, severities.of(place, rule.id, rule.impact))).collect(),
     };
     let out = &mut session.printer;
     out.json(&record)?;

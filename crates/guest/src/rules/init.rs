@@ -1,0 +1,200 @@
+//! Rules of the first program: what the kernel is told to run, whether it can be run, what it is told to start.
+
+use super::boot::default_entries;
+use super::{Case, Hits, Impact};
+use crate::facts::loader::Entry;
+use crate::facts::{Seen, program};
+use crate::initramfs::Maker;
+
+/// Programs that are no system.
+const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "busybox", "zsh"];
+/// What is tried when nothing is named, by initramfs-tools and by the kernel (`init/main.c`).
+const FIRST: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
+/// Units without which nothing starts.
+const NEEDED: [&str; 3] = ["sysinit.target", "basic.target", "systemd-udevd.service"];
+/// Where systemd looks for units, the first first.
+const UNITS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+/// Targets at which nobody can log in without typing the password of root, or nobody at all.
+const STOPPING: [&str; 8] = [
+    "rescue.target",
+    "emergency.target",
+    "poweroff.target",
+    "reboot.target",
+    "halt.target",
+    "kexec.target",
+    "exit.target",
+    "shutdown.target",
+];
+
+fn place(entry: &Entry) -> Seen {
+    match &entry.seen {
+        Seen::File { path, .. } if !matches!(entry.loader, "bls" | "systemd-boot") => {
+            Seen::line(path.clone(), entry.kernel_line)
+        }
+        other => other.clone(),
+    }
+}
+
+/// The initramfs' maker, where a default entry has one.
+fn maker(case: &Case<'_>, entry: &Entry) -> Option<Maker> {
+    let kernel =
+        case.report.kernels.iter().find(|kernel| Some(&kernel.path) == entry.kernel_path.as_ref())?;
+    Some(kernel.initramfs.as_ref()?.content.as_ref()?.maker)
+}
+
+/// boot.cmdline
+pub(super) fn cmdline(case: &Case<'_>, hits: &mut Hits) {
+    for entry in default_entries(case) {
+        for word in entry.cmdline.split_whitespace() {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let what = match key {
+                "single" | "s" | "S" | "1" | "rescue" if value.is_empty() => {
+                    "starts the rescue shell, which asks for the password of root"
+                }
+                "emergency" | "-b" if value.is_empty() => {
+                    "starts the emergency shell, which asks for the password of root"
+                }
+                "break" | "rd.break" => "stops in a shell of the initramfs",
+                "systemd.unit" if STOPPING.contains(&value) => "is no unit in which the system is up",
+                "init" if SHELLS.contains(&value.rsplit('/').next().unwrap_or_default()) => {
+                    "starts a shell in place of the system"
+                }
+                "rdinit" if !value.is_empty() && value != "/init" => "replaces the initramfs' own program",
+                _ => continue,
+            };
+            hits.add(format!("{word} on the command line {what}"), place(entry));
+        }
+    }
+}
+
+/// init.systemd
+pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
+    if !case.is_linux() {
+        return;
+    }
+    let tree = &case.examination.tree;
+    let entries = default_entries(case);
+    let named = entries.iter().find_map(|entry| Some((entry.argument("init")?, entry)));
+    let mut first = None;
+    if let Some((path, entry)) = named {
+        if SHELLS.contains(&path.rsplit('/').next().unwrap_or_default()) {
+            return;
+        }
+        if tree.exists(path) {
+            first = Some(path.to_owned());
+        } else if maker(case, entry).is_none() {
+            return hits.add(format!("init={path} is not there: the kernel stops"), place(entry));
+        } else {
+            hits.add_as(
+                Impact::Advice,
+                format!("init={path} is not there: the initramfs takes /sbin/init"),
+                place(entry),
+            );
+        }
+    }
+    let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+    // What initramfs-tools or the kernel itself would take; dracut with systemd inside looks for systemd first.
+    let dracut = entries.iter().any(|entry| maker(case, entry) == Some(Maker::Dracut));
+    let usual = FIRST
+        .iter()
+        .filter(|path| {
+            program::fault(tree, path).is_none_or(|fault| fault.path != **path) && tree.exists(path)
+        })
+        .map(|path| (*path).to_owned())
+        .next();
+    let usual = match (dracut, systemd.iter().find(|path| tree.exists(path))) {
+        (true, Some(path)) => Some((*path).to_owned()),
+        _ => usual,
+    };
+    let Some(path) = first.or(usual).filter(|path| path != "/bin/sh") else {
+        let why = match program::fault(tree, "/sbin/init") {
+            Some(fault) if fault.why != "is not there" => format!("{} {}", fault.path, fault.why),
+            _ => "/sbin/init is not there".to_owned(),
+        };
+        return hits.add(format!("{why}: the kernel has nothing to run"), Seen::file("/sbin/init"));
+    };
+    if let Some(fault) = program::fault(tree, &path) {
+        let what = match fault.path == path {
+            true => format!("{} {}", fault.path, fault.why),
+            false => format!("{} {}: {path} cannot be run", fault.path, fault.why),
+        };
+        return hits.add(what, Seen::file(fault.path));
+    }
+    if let Some(of) = program::architecture(tree, &path) {
+        let runs = |kernel: &str| kernel == of || (kernel == "x86_64" && of == "i386");
+        let kernels = case.report.kernels.iter().filter(|kernel| super::boot::is_default(case, &kernel.path));
+        if let Some(other) = kernels.filter_map(|kernel| kernel.architecture).find(|kernel| !runs(kernel)) {
+            let what = format!("{path} is a program for {of}, the kernel is for {other}");
+            return hits.add(what, Seen::file(path));
+        }
+    }
+    for dir in ["/dev", "/proc", "/sys", "/run"] {
+        if tree.list("/").is_ok() && !tree.exists(dir) {
+            hits.add(
+                format!("the directory {dir} is missing: nothing can be mounted there"),
+                Seen::file(dir),
+            );
+        }
+    }
+    if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd"))
+        && !entries.iter().any(|entry| entry.argument("systemd.unit").is_some())
+    {
+        targets(case, hits);
+    }
+}
+
+/// What systemd is told to start.
+fn targets(case: &Case<'_>, hits: &mut Hits) {
+    let tree = &case.examination.tree;
+    let masked = |unit: &str| {
+        let path = format!("/etc/systemd/system/{unit}");
+        tree.read_link(&path).is_ok_and(|target| target == "/dev/null") || {
+            tree.exists(&path)
+                && tree.stat(&path).is_ok_and(|stat| stat.len == 0 && stat.kind == crate::fs::Kind::File)
+        }
+    };
+    let there = |unit: &str| UNITS.iter().any(|dir| tree.exists(&format!("{dir}/{unit}")));
+    let own = "/etc/systemd/system/default.target";
+    // A link is another name of the unit that its target is called like, wherever that lies.
+    let mut unit = "default.target".to_owned();
+    for _ in 0..8 {
+        let link = UNITS.iter().find_map(|dir| {
+            let path = format!("{dir}/{unit}");
+            tree.exists_link(&path).then(|| tree.read_link(&path).ok())
+        });
+        match link {
+            Some(Some(target)) => {
+                if target == "/dev/null" {
+                    return hits.add(
+                        "default.target is masked: systemd does not know what to start",
+                        Seen::file(own),
+                    );
+                }
+                unit = target.rsplit('/').next().unwrap_or_default().to_owned();
+            }
+            Some(None) => break,
+            None => {
+                let what = format!(
+                    "default.target leads to {unit}, which is not there: systemd goes to its rescue shell"
+                );
+                return hits.add(what, Seen::file(own));
+            }
+        }
+    }
+    if STOPPING.contains(&unit.as_str()) {
+        return hits.add(format!("default.target is {unit}: the system does not come up"), Seen::file(own));
+    }
+    for needed in NEEDED.iter().copied().chain([unit.as_str()]) {
+        if masked(needed) && there(needed) {
+            hits.add(
+                format!("{needed} is masked: nothing that needs it is started"),
+                Seen::file(format!("/etc/systemd/system/{needed}")),
+            );
+        }
+    }
+}
