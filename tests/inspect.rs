@@ -73,7 +73,7 @@ fn as_raw_reads_what_another_reader_would_not() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path("a.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
     let json = sandbox.kiln(["inspect", "--json", "--as", "raw", "a.gz"]).exits(0).json("kiln.inspect.v1");
-    assert_eq!((&json["format"], &json["disk_bytes"]), (&"raw".into(), &10.into()));
+    assert_eq!((&json["format"], &json["disk_bytes"]), (&"raw".into(), &512.into()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn field<'a>(text: &'a str, name: &str) -> &'a str {
 #[test]
 fn digests_are_the_ones_that_sha256sum_and_fsverity_print() {
     let sandbox = Sandbox::new();
-    for len in [1, 65_536, 65_537, 10_000_001] {
+    for len in [512, 65_536, 66_048, 10_000_384] {
         let name = format!("{len}.raw");
         sandbox.disk(&name, len);
         let text = sandbox.kiln(["verify", "--raw-digest", &name]).ok();

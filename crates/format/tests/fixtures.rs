@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use kiln_disk::digest::{Algorithm, HashJob, hash_disk, hash_source};
 use kiln_disk::{ByteSource, Error, FileSource, MemorySource, Silent};
-use kiln_format::{AllowList, CheckScope, Choice, Image, OpenContext, Resolved, by_name, check, open};
+use kiln_format::{
+    AllowList, CheckScope, Choice, Image, OpenContext, Resolved, Scratch, by_name, check, open,
+};
 use kiln_testkit::fixtures::{Fixture, committed_dir};
 use serde::Deserialize;
 
@@ -86,7 +88,13 @@ fn committed_images_hold_the_bytes_of_their_manifest() {
             let resolved = Resolved { source: Arc::clone(&sources[name.as_str()]), format: by_name(format) };
             allowed.allow(name.as_str(), resolved);
         }
-        let context = OpenContext { resolver: Arc::new(allowed), ..OpenContext::new() };
+        let room = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(room.path().to_owned(), 1 << 30, 1, Arc::default());
+        let context = OpenContext {
+            resolver: Arc::new(allowed),
+            scratch: Some(Arc::new(scratch)),
+            ..OpenContext::new()
+        };
         // A data file has no header of its own: its bytes are whatever the guest wrote.
         let format = by_name(&entry.format).unwrap();
         let choice = if format.id == "raw" { Choice::AsRaw } else { Choice::Declared(format) };
@@ -103,7 +111,7 @@ fn committed_images_hold_the_bytes_of_their_manifest() {
         let report = check(Arc::clone(source), choice, &context, CheckScope::Data, &Silent).unwrap();
         assert!(!report.findings.fails(), "{}: {:?}", entry.name, report.findings.list());
     }
-    assert!(manifest.fixtures.len() >= 39 && snapshots >= 2, "{snapshots} snapshots");
+    assert!(manifest.fixtures.len() >= 53 && snapshots >= 2, "{snapshots} snapshots");
 }
 
 #[test]
@@ -118,7 +126,7 @@ fn images_that_need_others_open_none_unasked() {
         assert_eq!(error.code(), "reference.denied", "{}", entry.name);
         tried += 1;
     }
-    assert_eq!(tried, 6);
+    assert_eq!(tried, 9);
 }
 
 /// Disks that Hyper-V, Virtual PC, Disk2VHD and QEMU itself made.

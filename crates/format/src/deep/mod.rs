@@ -93,9 +93,9 @@ fn look(
     job: DeepJob<'_>,
     observer: &dyn Observer,
 ) -> Result<DeepReport> {
-    let open = |scope| open_checked(Arc::clone(&source), choice, context, scope, observer);
-    let (check, image) = open(CheckScope::BesideReading)?;
-    let again = || open(CheckScope::Data).map(|(check, _)| check);
+    let beside = CheckScope::BesideReading;
+    let (check, image) = open_checked(Arc::clone(&source), choice, context, beside, observer)?;
+    let again = || open_checked(source, choice, context, CheckScope::Data, observer).map(|(check, _)| check);
     match image {
         Some(image) => look_at(image.as_ref(), check, again, job, observer),
         None => Ok(DeepReport { check, digests: None, transport: Vec::new(), unreadable: Vec::new() }),

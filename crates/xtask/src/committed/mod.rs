@@ -5,9 +5,13 @@
 //! the digests of image and content, `SHA256SUMS` those of the kept files.
 
 pub(crate) mod content;
+mod ova;
 mod qcow2;
+mod vdi;
 mod vhd;
 mod vhd_images;
+mod vhdx;
+mod vmdk;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -43,7 +47,7 @@ struct Snapshot {
 struct Entry {
     /// The kept file is this name with `.gz`.
     name: String,
-    /// Of the image: `raw`, `qcow2`, `vhd`.
+    /// Of the image: `raw`, `qcow2`, `vhd`, `vhdx`, `vdi`, `vmdk`, `ova`.
     format: String,
     image_bytes: usize,
     image_sha256: String,
@@ -135,11 +139,22 @@ impl Workshop {
     }
 }
 
+/// An id in place of one that qemu-img makes up.
+fn kiln_id(number: u8) -> [u8; 16] {
+    let mut id = *b"kiln fixture  \0\0";
+    id[15] = number;
+    id
+}
+
 /// Makes every fixture.
 fn make() -> Outcome<Workshop> {
     let mut workshop = Workshop::new()?;
     qcow2::make(&mut workshop)?;
     vhd_images::make(&mut workshop)?;
+    vdi::make(&mut workshop)?;
+    vhdx::make(&mut workshop)?;
+    vmdk::make(&mut workshop)?;
+    ova::make(&mut workshop)?;
     workshop.entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(workshop)
 }

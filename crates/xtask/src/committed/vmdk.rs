@@ -1,0 +1,48 @@
+//! The VMDK fixtures: each subformat that qemu-img writes.
+
+use std::fs;
+
+use super::content::flat;
+use super::{Oracle, Workshop, sha256};
+use crate::failure::Outcome;
+
+const LEN: usize = 2 * 1024 * 1024 + 3 * 512;
+
+/// Subformat, name, and the extents in files of their own.
+const IMAGES: [(&str, &str, &[&str]); 5] = [
+    ("monolithicSparse", "sparse.vmdk", &[]),
+    ("streamOptimized", "stream.vmdk", &[]),
+    ("monolithicFlat", "flat.vmdk", &["flat-flat.vmdk"]),
+    ("twoGbMaxExtentSparse", "split.vmdk", &["split-s001.vmdk"]),
+    ("twoGbMaxExtentFlat", "split-flat.vmdk", &["split-flat-f001.vmdk"]),
+];
+
+pub(super) fn make(workshop: &mut Workshop) -> Outcome {
+    let model = flat(LEN);
+    fs::write(workshop.path("flat-vmdk.raw"), &model)?;
+    for (subformat, name, extents) in IMAGES {
+        let options = format!("subformat={subformat}");
+        let arguments = ["convert", "-f", "raw", "-O", "vmdk", "-o", &options, "flat-vmdk.raw", name];
+        workshop.tool("qemu-img", &arguments)?;
+        let path = workshop.path(name);
+        let mut file = fs::read(&path)?;
+        settle(&mut file);
+        fs::write(path, file)?;
+        let recipe = format!("qemu-img {}, then a fixed CID", arguments.join(" "));
+        workshop.enter(name, "vmdk", &model, &Oracle::Qemu("vmdk"), extents, &recipe)?;
+        for extent in extents {
+            let bytes = fs::read(workshop.path(extent))?;
+            let recipe = format!("the extent of {name}");
+            workshop.enter(extent, "raw", &bytes, &Oracle::ModelOnly, &[], &recipe)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the content id, which qemu-img makes up: the text `CID=` and eight hex digits at the beginning of a line.
+fn settle(file: &mut [u8]) {
+    let found = file.windows(5).position(|five| five == b"\nCID=");
+    if let Some(digits) = found.and_then(|at| file.get_mut(at + 5..at + 13)) {
+        digits.copy_from_slice(&sha256(b"kiln fixture").as_bytes()[..8]);
+    }
+}
