@@ -137,6 +137,12 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("import.guest") && ran.stderr.contains("boot.root-arg"), "{}", ran.stderr);
     assert_eq!(sandbox.kiln(["ls", "--json"]).json("kiln.ls.v1")["images"], serde_json::json!([]));
+    // Both firmwares' ways lead to the same line of grub.cfg, which is told once.
+    let words = ["check", "--json", "--for", "kvm", copied.disk.to_str().unwrap()];
+    let json = sandbox.kiln(words).exits(1).json("kiln.check.v1");
+    let findings = json["guest"]["judgements"][0]["findings"].as_array().unwrap();
+    let roots = findings.iter().filter(|finding| finding["id"] == "boot.root-arg").count();
+    assert_eq!(roots, 1, "{findings:#?}");
     let disk = debian();
     let disk = disk.to_str().unwrap();
     let json = sandbox

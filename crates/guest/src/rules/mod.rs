@@ -272,9 +272,18 @@ pub fn judge(examination: &Examination, place: &'static Place, options: &Options
         let mut hits = Hits::default();
         (rule.run)(&case, &mut hits);
         for hit in hits.list {
+            let severity = hit.impact.unwrap_or(impact);
+            // The ways of both firmwares may meet the same fault: it is told once, as bad as it is on one of them.
+            let known = findings.iter_mut().find(|known: &&mut GuestFinding| {
+                known.id == rule.id && known.detail == hit.detail && known.at == hit.seen
+            });
+            if let Some(known) = known {
+                known.severity = known.severity.max(severity);
+                continue;
+            }
             findings.push(GuestFinding {
                 id: rule.id,
-                severity: hit.impact.unwrap_or(impact),
+                severity,
                 summary: rule.summary,
                 detail: hit.detail,
                 at: hit.seen,
