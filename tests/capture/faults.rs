@@ -185,12 +185,15 @@ fn traced(bench: &Bench, name: &str, fault: Fault) -> kiln_testkit::fault::Ended
     run_with(shell, OsStr::new(env!("CARGO_BIN_EXE_kiln")), &words, fault, Children::Free)
 }
 
+/// What is said of a fault, and the fault at a call.
+type Blow = (&'static str, fn(u64) -> Fault);
+
 /// The capture's own files cannot be written.
 fn failing_store(bench: &mut Bench) {
     let clean = traced(bench, "counted", Fault::None);
     assert_eq!(clean.code, Some(0));
     bench.images += 1;
-    let faults: [(&str, fn(u64) -> Fault); 2] =
+    let faults: [Blow; 2] =
         [("store full", |at| Fault::FailFrom(at, ENOSPC)), ("store EIO", |at| Fault::FailAt(at, EIO))];
     for (kind, fault) in faults {
         for at in points(clean.calls, 2) {
