@@ -3,6 +3,7 @@
 //! The manifest keeps what was said at the import, the record what later rules say. The words are those of the rules;
 //! nothing here judges a guest.
 
+use kiln_target::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::query::Image;
@@ -29,39 +30,12 @@ pub struct GuestVerdict {
     /// The place.
     pub target: String,
     /// The answer.
-    pub verdict: GuestAnswer,
+    pub verdict: Verdict,
     /// Why, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
     /// Ids of the rules that found more than advice, with how bad it is there.
     pub findings: Vec<GuestNote>,
-}
-
-/// Whether a guest comes up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GuestAnswer {
-    /// It comes up.
-    Boots,
-    /// It comes up, and something is left to be desired.
-    BootsWithWarnings,
-    /// It does not come up, or is not even taken.
-    WillNotBoot,
-    /// It cannot be told.
-    Unknown,
-}
-
-impl GuestAnswer {
-    /// In words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Boots => "boots",
-            Self::BootsWithWarnings => "boots with warnings",
-            Self::WillNotBoot => "will not boot",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// Something that was found.
@@ -86,7 +60,7 @@ impl GuestRecord {
     #[must_use]
     pub fn stops_here(&self) -> Option<&GuestVerdict> {
         self.system.as_ref()?;
-        self.verdict(HERE).filter(|verdict| verdict.verdict == GuestAnswer::WillNotBoot)
+        self.verdict(HERE).filter(|verdict| verdict.verdict == Verdict::WillNotBoot)
     }
 }
 

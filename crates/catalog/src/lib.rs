@@ -90,7 +90,7 @@ pub use capture::{
 pub use copy::draft_of_copy;
 pub use error::{Error, Family, Malformation, Refusal, Result};
 pub use fsck::{FsckOptions, FsckReport, Repaired};
-pub use guest::{GuestAnswer, GuestNote, GuestRecord, GuestVerdict, HERE};
+pub use guest::{GuestNote, GuestRecord, GuestVerdict, HERE};
 pub use id::{BadId, ImageId, InstanceId, LayerId};
 pub use instances::{InstanceRecord, SCHEMA as INSTANCE_SCHEMA};
 pub use job::Job;

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_catalog::{Birth, GuestAnswer, GuestNote, GuestRecord, GuestVerdict, Manifest, Store};
+use kiln_catalog::{Birth, GuestNote, GuestRecord, GuestVerdict, Manifest, Store};
 use kiln_disk::{Budget, Disk, FileSource, Limits};
 use kiln_format::Image;
 use kiln_guest::facts::Depth;
-use kiln_guest::rules::{Firmware, Impact, Options, PLACES, Place, Severities, Verdict};
+use kiln_guest::rules::{Firmware, Impact, Options, PLACES, Place, Severities};
 use kiln_guest::{Examination, Judgement, RULE_SET, examine, judge};
-use kiln_target::{FindingSeverity, Targets};
+use kiln_target::Targets;
 
 use crate::error::{Refusal, Result};
 
@@ -82,16 +82,7 @@ pub fn severities(targets: &Targets) -> Result<Severities> {
             if kiln_guest::rules::rule(id).is_none() {
                 return Err(Refusal::FindingRule { target: row.id.clone(), id: id.clone() }.into());
             }
-            let impact = match rule.severity {
-                FindingSeverity::Off => None,
-                FindingSeverity::Advice => Some(Impact::Advice),
-                FindingSeverity::Hygiene => Some(Impact::Hygiene),
-                FindingSeverity::NoLogin => Some(Impact::NoLogin),
-                FindingSeverity::NoNetwork => Some(Impact::NoNetwork),
-                FindingSeverity::WillNotBoot => Some(Impact::WillNotBoot),
-                FindingSeverity::RejectedAtImport => Some(Impact::RejectedAtImport),
-            };
-            severities.set(&row.id, id, impact);
+            severities.set(&row.id, id, rule.severity);
         }
     }
     Ok(severities)
@@ -100,13 +91,21 @@ pub fn severities(targets: &Targets) -> Result<Severities> {
 /// What today's rules say of a guest at every place, for an image's record.
 #[must_use]
 pub fn record(examination: &Examination, severities: &Severities) -> GuestRecord {
+    record_of(examination, &everywhere(examination, severities))
+}
+
+fn everywhere(examination: &Examination, severities: &Severities) -> Vec<Judgement> {
     let options = Options { severities: severities.clone(), ..Options::default() };
-    let verdicts = PLACES.iter().map(|place| verdict(&judge(examination, place, &options))).collect();
+    PLACES.iter().map(|place| judge(examination, place, &options)).collect()
+}
+
+fn record_of(examination: &Examination, judgements: &[Judgement]) -> GuestRecord {
     let report = &examination.report;
     let system = report.os.as_ref().filter(|_| !report.roots.is_empty());
     let named = |os: &kiln_guest::facts::os::Os| {
         if os.name.is_empty() { "unnamed".to_owned() } else { short(&os.name) }
     };
+    let verdicts = judgements.iter().map(verdict).collect();
     GuestRecord { rule_set: RULE_SET.to_owned(), system: system.map(named), verdicts }
 }
 
@@ -125,12 +124,7 @@ fn verdict(judgement: &Judgement) -> GuestVerdict {
     }
     GuestVerdict {
         target: judgement.target.to_owned(),
-        verdict: match judgement.verdict {
-            Verdict::Boots => GuestAnswer::Boots,
-            Verdict::BootsWithWarnings => GuestAnswer::BootsWithWarnings,
-            Verdict::WillNotBoot => GuestAnswer::WillNotBoot,
-            Verdict::Unknown => GuestAnswer::Unknown,
-        },
+        verdict: judgement.verdict,
         because: judgement.because.as_deref().map(short),
         findings,
     }
@@ -153,13 +147,14 @@ pub(crate) fn of_layer(layer: &Path, severities: &Severities) -> Birth {
 /// What is known about an image by its guest.
 fn birth(examination: &Examination, severities: &Severities) -> Birth {
     let report = &examination.report;
-    let guest = record(examination, severities);
+    let judgements = everywhere(examination, severities);
+    let guest = record_of(examination, &judgements);
     let Some(os) = report.os.as_ref().filter(|_| guest.system.is_some()) else {
         return Birth { guest: Some(guest), ..Birth::default() };
     };
-    let here = kiln_guest::rules::place(kiln_catalog::HERE);
-    let starts = here.map_or_else(Vec::new, |place| judge(examination, place, &Options::default()).firmware);
-    let words: Vec<&str> = starts
+    let here = judgements.iter().find(|judgement| judgement.target == kiln_catalog::HERE);
+    let words: Vec<&str> = here
+        .map_or(&[][..], |judgement| &judgement.firmware)
         .iter()
         .map(|firmware| match firmware {
             Firmware::Bios => "bios",

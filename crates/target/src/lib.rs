@@ -16,6 +16,7 @@
 )]
 
 mod error;
+mod guest;
 mod locate;
 mod row;
 mod size;
@@ -23,10 +24,11 @@ mod table;
 mod template;
 
 pub use error::{Error, Result};
+pub use guest::{Impact, Verdict};
 pub use locate::{Places, TargetsFile, locate};
 pub use row::{
-    Escape, FindingRule, FindingSeverity, Firmware, FirmwareRule, FirmwareWords, GuestRule, Limits, Naming,
-    Note, Output, Pack, Severity, SideFile, SizeRule, Target,
+    Escape, FindingRule, Firmware, FirmwareRule, FirmwareWords, GuestRule, Limits, Naming, Note, Output,
+    Pack, Severity, SideFile, SizeRule, Target,
 };
 pub use size::ByteSize;
 pub use table::{MAX_FILE_LEN, Targets};

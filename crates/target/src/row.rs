@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guest::Impact;
 use crate::size::ByteSize;
 
 /// A place where an image should run, and what it takes.
@@ -228,49 +229,13 @@ pub struct GuestRule {
 #[serde(deny_unknown_fields)]
 pub struct FindingRule {
     /// How bad.
-    pub severity: FindingSeverity,
+    pub severity: Impact,
     /// Where that is said: a document, a program, or the user's own file.
     #[serde(default)]
     pub source: String,
     /// Year and month of that, as far as known.
     #[serde(default)]
     pub date: String,
-}
-
-/// What a finding does to a guest's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FindingSeverity {
-    /// Nothing: the rule is not asked.
-    Off,
-    /// It is worth knowing.
-    Advice,
-    /// The image is not fit to be given to others.
-    Hygiene,
-    /// The machine starts, and its owner cannot log in.
-    NoLogin,
-    /// The machine starts without a network.
-    NoNetwork,
-    /// The machine does not start.
-    WillNotBoot,
-    /// The import is refused.
-    RejectedAtImport,
-}
-
-impl FindingSeverity {
-    /// In words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Off => "not asked",
-            Self::Advice => "advice",
-            Self::Hygiene => "hygiene",
-            Self::NoLogin => "no login",
-            Self::NoNetwork => "no network",
-            Self::WillNotBoot => "will not boot",
-            Self::RejectedAtImport => "rejected at import",
-        }
-    }
 }
 
 /// A word for each way to start.

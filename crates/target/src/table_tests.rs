@@ -172,9 +172,9 @@ fn a_file_says_how_bad_a_finding_is_and_leaves_the_others() {
     let targets = with("[target.kvm.finding.\"agent.qga\"]\nseverity = \"hygiene\"\n").unwrap();
     let kvm = targets.find("kvm").unwrap();
     let rule = &kvm.findings["agent.qga"];
-    assert_eq!((rule.severity, rule.source.as_str()), (crate::FindingSeverity::Hygiene, "my.toml"));
-    assert_eq!(kvm.findings["cloudinit.present"].severity, crate::FindingSeverity::Advice);
+    assert_eq!((rule.severity, rule.source.as_str()), (crate::Impact::Hygiene, "my.toml"));
+    assert_eq!(kvm.findings["cloudinit.present"].severity, crate::Impact::Advice);
     let tencent = &targets.find("tencent").unwrap().findings["kmod.virtio"];
-    assert_eq!(tencent.severity, crate::FindingSeverity::RejectedAtImport);
+    assert_eq!(tencent.severity, crate::Impact::RejectedAtImport);
     assert!(with("[target.kvm.finding.\"agent.qga\"]\nseverity = \"bad\"\n").is_err());
 }

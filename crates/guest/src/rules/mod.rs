@@ -18,50 +18,12 @@ use serde::Serialize;
 
 use crate::facts::{Examination, GuestReport, Seen};
 
+pub use kiln_target::{Impact, Verdict};
 pub use places::{Firmware, PLACES, Place, place};
 pub use table::RULES;
 
 /// Version of the rules. Grows when a rule does, so that stored results can be told from new ones.
 pub const RULE_SET: &str = "2";
-
-/// What a finding does to the guest's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Impact {
-    /// Worth knowing.
-    Advice,
-    /// Not fit to be given to others.
-    Hygiene,
-    /// It starts, and its owner cannot log in.
-    NoLogin,
-    /// It starts without a network.
-    NoNetwork,
-    /// It does not start.
-    WillNotBoot,
-    /// The place refuses it.
-    RejectedAtImport,
-}
-
-impl Impact {
-    /// In words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Advice => "advice",
-            Self::Hygiene => "hygiene",
-            Self::NoLogin => "no login",
-            Self::NoNetwork => "no network",
-            Self::WillNotBoot => "will not boot",
-            Self::RejectedAtImport => "rejected at import",
-        }
-    }
-
-    /// Whether the machine does not come up.
-    #[must_use]
-    pub const fn stops(self) -> bool {
-        matches!(self, Self::WillNotBoot | Self::RejectedAtImport)
-    }
-}
 
 /// A row: what can be found, said before anything is.
 pub struct Rule {
@@ -185,33 +147,6 @@ pub struct Unanswered {
     pub severity: Impact,
 }
 
-/// Whether the guest comes up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It comes up, gets an address, lets its owner in.
-    Boots,
-    /// It comes up, and something is left to be desired.
-    BootsWithWarnings,
-    /// It does not come up, or is not even taken.
-    WillNotBoot,
-    /// A rule that decides could not be answered.
-    Unknown,
-}
-
-impl Verdict {
-    /// In words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Boots => "boots",
-            Self::BootsWithWarnings => "boots with warnings",
-            Self::WillNotBoot => "will not boot",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// The answer for one place.
 #[derive(Debug, Clone, Serialize)]
 pub struct Judgement {
@@ -234,20 +169,21 @@ pub struct Judgement {
 /// How bad the findings of a rule are at a place, where that is not what the rule itself says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Severities {
-    /// By place and rule; `None` switches the rule off there.
-    rows: BTreeMap<(String, String), Option<Impact>>,
+    /// By place and rule.
+    rows: BTreeMap<(String, String), Impact>,
 }
 
 impl Severities {
     /// Says how bad a rule's findings are at a place.
-    pub fn set(&mut self, place: &str, rule: &str, impact: Option<Impact>) {
+    pub fn set(&mut self, place: &str, rule: &str, impact: Impact) {
         self.rows.insert((place.to_owned(), rule.to_owned()), impact);
     }
 
     /// How bad a rule's finding is there; `None` when the rule does not apply.
     #[must_use]
     pub fn of(&self, place: &Place, rule: &str, usual: Impact) -> Option<Impact> {
-        self.rows.get(&(place.id.to_owned(), rule.to_owned())).map_or(Some(usual), |impact| *impact)
+        let said = self.rows.get(&(place.id.to_owned(), rule.to_owned())).copied().unwrap_or(usual);
+        Some(said).filter(|impact| *impact != Impact::Off)
     }
 }
 

@@ -78,7 +78,7 @@ fn impact_class(impact: Impact) -> &'static str {
         Impact::RejectedAtImport | Impact::WillNotBoot => "bad",
         Impact::NoNetwork | Impact::NoLogin => "warn",
         Impact::Hygiene => "care",
-        Impact::Advice => "note",
+        Impact::Advice | Impact::Off => "note",
     }
 }
 
