@@ -4,13 +4,10 @@
 //! the disk is hashed on its way for the manifest. At the end the appliance is opened and checked like any other.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_disk::digest::{Algorithm, Digest, Hasher};
-use kiln_disk::{
-    Budget, ByteSource, Disk, Error, Extent, FileOffset, Findings, GuestOffset, Observer, Result,
-};
+use kiln_disk::{Budget, ByteSource, Disk, Extent, FileOffset, Findings, GuestOffset, Observer, Result};
 
 use super::appliance::Appliance;
 use super::descriptor::Descriptor;
@@ -19,13 +16,10 @@ use super::manifest::Manifest;
 use super::{FORMAT, appliance, is_descriptor, xml};
 use crate::facts::Facts;
 use crate::image::{CheckScope, Image, OpenContext};
-use crate::tar::{Beginning, Member, Walk};
+use crate::tar::{Beginning, Member, Walk, head_of};
 use crate::vmdk;
 use crate::wire::in_memory;
-use crate::wrap::{ByteStream, Ending, Kept, Passing, StreamDisk, WATCHED_HEAD};
-
-/// Beyond the disk: the descriptor, manifests, other files.
-const SLACK: u64 = 1 << 30;
+use crate::wrap::{ByteStream, Coming, Ending, Kept, Passing, StreamDisk, WATCHED_HEAD, other_kind};
 
 /// What the beginning of an appliance says of the disk that comes.
 pub(crate) struct Plan {
@@ -59,21 +53,16 @@ impl Plan {
         Facts { format: FORMAT.id, ..self.disk.facts().clone() }
     }
 
-    /// The disk in `stream`, which begins with the bytes that the plan was made from.
+    /// The disk in a file that begins with the bytes that the plan was made from.
     ///
     /// # Errors
     /// As [`Appliance::open_archive`]; [`Error::Refused`] (`stream.kind`) when it begins with something else.
-    pub(crate) fn open(
-        self,
-        stream: Box<dyn ByteStream>,
-        label: String,
-        dir: PathBuf,
-        budget: &Arc<Budget>,
-    ) -> Result<PassingAppliance> {
-        let max_len = self.disk.facts().disk_bytes.saturating_mul(2).saturating_add(SLACK);
-        let kept = Arc::new(Kept::start(stream, label, dir, max_len)?);
-        let source: Arc<dyn ByteSource> = Arc::<Kept>::clone(&kept);
-        let Some(Met { member, disk, algorithms }) = meet(&source, budget)? else { return Err(other_kind()) };
+    pub(crate) fn open(self, coming: Coming) -> Result<PassingAppliance> {
+        let budget = Arc::clone(&coming.budget);
+        let (kept, source) = coming.keep(self.disk.facts().disk_bytes)?;
+        let Some(Met { member, disk, algorithms }) = meet(&source, &budget)? else {
+            return Err(other_kind("the appliance"));
+        };
         let digests = Arc::new(Mutex::new(Vec::new()));
         let all = || vec![Algorithm::Sha256, Algorithm::Sha1, Algorithm::Sha512];
         let algorithms = algorithms.unwrap_or_else(all);
@@ -89,7 +78,6 @@ impl Plan {
         };
         let disk_len = disk.facts().disk_bytes;
         let disk = StreamDisk::new(disk.open_watched(Box::new(hashing), Some(Box::new(passed))), disk_len)?;
-        let budget = Arc::clone(budget);
         Ok(PassingAppliance { kept, disk, data_at: member.data_at, digests, budget, image: OnceLock::new() })
     }
 }
@@ -113,16 +101,7 @@ fn meet(source: &Arc<dyn ByteSource>, budget: &Budget) -> Result<Option<Met>> {
             }
             Some(_) if appliance::ends_with(name, ".cert") => {}
             Some(wanted) if wanted == name && !member.is_sparse() => {
-                let mut head = vec![0; in_memory(member.byte_len().min(WATCHED_HEAD / 2))];
-                let read = |head: &mut Vec<u8>| member.source().read_bytes(FileOffset::ZERO, head);
-                while let Err(error) = read(&mut head) {
-                    // Of an archive's own beginning there may be less.
-                    if error.code() != "io.short-read" || head.len() <= 4096 {
-                        return Err(error);
-                    }
-                    head.truncate(head.len().saturating_sub(4096));
-                }
-                let disk = vmdk::streamed::Plan::read(&head);
+                let disk = vmdk::streamed::Plan::read(&head_of(member, in_memory(WATCHED_HEAD / 2))?);
                 return Ok(disk.map(|disk| Met { member: member.clone(), disk, algorithms }));
             }
             _ => return Ok(None),
@@ -151,16 +130,6 @@ fn all_of(member: &Member, limit: u64) -> Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; in_memory(member.byte_len())];
     member.source().read_bytes(FileOffset::ZERO, &mut bytes)?;
     Ok(Some(bytes))
-}
-
-fn other_kind() -> Error {
-    Error::Refused {
-        code: "stream.kind",
-        what: "the appliance is not what its beginning looked like".to_owned(),
-        asked: 0,
-        allowed: 0,
-        hint: "keep the file first, with --spool",
-    }
 }
 
 /// The disk's file, hashed on its way.
@@ -229,7 +198,7 @@ impl Passing for PassingAppliance {
             Some((self.data_at, self.digests.lock().unwrap_or_else(PoisonError::into_inner).clone()));
         let image = ApplianceImage::open(&FORMAT, source, appliance, &context)?;
         if image.disk_len() != self.disk.disk_len() {
-            return Err(other_kind());
+            return Err(other_kind("the appliance"));
         }
         let findings = image.check(CheckScope::Metadata, observer)?;
         self.image.get_or_init(|| image);

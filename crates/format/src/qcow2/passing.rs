@@ -7,10 +7,9 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_disk::{Budget, ByteSource, Disk, Extent, Findings, GuestOffset, Observer, Result, check_range};
+use kiln_disk::{Disk, Extent, Findings, GuestOffset, Observer, Result, check_range};
 
 use super::geometry::{as_bytes, in_memory};
 use super::header::{Header, autoclear, incompatible};
@@ -19,7 +18,7 @@ use super::{FORMAT, Qcow2Image};
 use crate::facts::Facts;
 use crate::image::{CheckScope, Image, OpenContext};
 use crate::sectors::padding;
-use crate::wrap::{ByteStream, Ending, Kept, Passing};
+use crate::wrap::{Coming, Ending, Kept, Passing};
 
 /// The L1 table ends at most this far into the file: everything before it is kept.
 const MAX_L1_END: u64 = 16 << 20;
@@ -63,24 +62,13 @@ impl Plan {
         }
     }
 
-    /// The disk in `stream`, which begins with the bytes that the plan was made from. What has to be kept and does
-    /// not fit into memory goes to an unnamed file in `dir`.
+    /// The disk in a file that begins with the bytes that the plan was made from.
     ///
     /// # Errors
     /// As [`Qcow2Image::open`].
-    pub(crate) fn open(
-        self,
-        stream: Box<dyn ByteStream>,
-        label: String,
-        dir: PathBuf,
-        budget: &Arc<Budget>,
-    ) -> Result<PassingImage> {
-        /// Beyond the disk itself: tables of the smallest clusters, and what programs leave unused.
-        const SLACK: u64 = 1 << 30;
-        let max_len = self.header.size.saturating_mul(2).saturating_add(SLACK);
-        let kept = Arc::new(Kept::start(stream, label, dir, max_len)?);
-        let context = OpenContext { budget: Arc::clone(budget), ..OpenContext::new() };
-        let source: Arc<dyn ByteSource> = Arc::<Kept>::clone(&kept);
+    pub(crate) fn open(self, coming: Coming) -> Result<PassingImage> {
+        let context = OpenContext { budget: Arc::clone(&coming.budget), ..OpenContext::new() };
+        let (kept, source) = coming.keep(self.header.size)?;
         let image = match Qcow2Image::open(Arc::clone(&source), &context) {
             // That it is cut is only known when its end has come by.
             Err(error) if error.code() == "io.short-read" && kept.has_ended() => {

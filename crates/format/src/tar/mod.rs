@@ -22,7 +22,7 @@ pub use image::FORMAT;
 pub(crate) use image::{HIDDEN, NO_END, check_archive};
 pub(crate) use member::is_plain_path;
 pub use member::{Member, MemberKind};
-pub(crate) use passing::Beginning;
+pub(crate) use passing::{Beginning, head_of};
 pub use problem::{Checksum, TarProblem};
 pub use walk::{Archive, Ending, list};
 pub(crate) use walk::{Walk, first_names};

@@ -4,11 +4,10 @@
 //! archive is listed like any other, and must have that one disk.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use kiln_disk::{
-    Budget, ByteSource, Disk, Error, Extent, FileOffset, Findings, GuestOffset, Observer, Result,
+    Budget, ByteSource, Disk, Extent, FileOffset, Findings, GuestOffset, MemorySource, Observer, Result,
 };
 
 use super::image::{TarImage, looks_like_disk};
@@ -22,10 +21,8 @@ use crate::raw::{self, RawImage};
 use crate::sectors::in_whole_sectors;
 use crate::table::ProbeInput;
 use crate::wire::{as_bytes, in_memory};
-use crate::wrap::{ByteStream, Ending, Kept, Passing};
+use crate::wrap::{Coming, Ending, Kept, Passing, other_kind};
 
-/// Beyond the disk: other members, and what fills the archive up.
-const SLACK: u64 = 1 << 30;
 /// Bytes at both ends of the disk that stay, for the look at the end.
 const EDGE: u64 = 128 << 10;
 
@@ -59,25 +56,18 @@ impl Plan {
         Facts { format: FORMAT.id, variant: "with raw".to_owned(), details, ..Facts::raw(self.disk_len) }
     }
 
-    /// The disk in `stream`, which begins with the bytes that the plan was made from.
+    /// The disk in a file that begins with the bytes that the plan was made from.
     ///
     /// # Errors
     /// As [`list`]; [`Error::Refused`] (`stream.kind`) when it begins with something else.
-    pub(crate) fn open(
-        self,
-        stream: Box<dyn ByteStream>,
-        label: String,
-        dir: PathBuf,
-        budget: &Arc<Budget>,
-    ) -> Result<PassingTar> {
-        let max_len = self.disk_len.saturating_mul(2).saturating_add(SLACK);
-        let kept = Arc::new(Kept::start(stream, label, dir, max_len)?);
-        let source: Arc<dyn ByteSource> = Arc::<Kept>::clone(&kept);
-        let Some((member, Identity::Raw { .. })) = first_disk(&source, budget)? else {
-            return Err(other_kind());
+    pub(crate) fn open(self, coming: Coming) -> Result<PassingTar> {
+        let budget = Arc::clone(&coming.budget);
+        let (kept, source) = coming.keep(self.disk_len)?;
+        let Some((member, Identity::Raw { .. })) = first_disk(&source, &budget)? else {
+            return Err(other_kind("the archive"));
         };
         let disk = RawImage::new(member.source());
-        Ok(PassingTar { kept, member, disk, budget: Arc::clone(budget), image: OnceLock::new() })
+        Ok(PassingTar { kept, member, disk, budget, image: OnceLock::new() })
     }
 }
 
@@ -99,36 +89,33 @@ fn first_disk(source: &Arc<dyn ByteSource>, budget: &Budget) -> Result<Option<(M
 
 /// What a member is as far as its beginning tells, or what of that is there.
 fn identity_of(member: &Member) -> Result<Identity> {
-    let source = member.source();
-    let file_len = source.byte_len();
-    let mut len = in_memory(file_len).min(ProbeInput::HEAD_LEN);
-    loop {
-        let mut head = vec![0; len];
-        match source.read_bytes(FileOffset::ZERO, &mut head) {
-            Ok(()) => return Ok(judge(&ProbeInput { head: &head, tail: &[], file_len })),
-            Err(error) if error.code() == "io.short-read" && len > 4096 => len = len.saturating_sub(4096),
-            Err(error) => return Err(error),
-        }
-    }
+    let file_len = member.source().byte_len();
+    let head = head_of(member, ProbeInput::HEAD_LEN)?;
+    Ok(judge(&ProbeInput { head: &head, tail: &[], file_len }))
 }
 
-fn other_kind() -> Error {
-    Error::Refused {
-        code: "stream.kind",
-        what: "the archive is not what its beginning looked like".to_owned(),
-        asked: 0,
-        allowed: 0,
-        hint: "keep the file first, with --spool",
+/// The first bytes of a member, at most `most`. In the [`Beginning`] of an archive there may be less of them.
+pub(crate) fn head_of(member: &Member, most: usize) -> Result<Vec<u8>> {
+    /// How much less is tried for at a time.
+    const STEP: usize = 4096;
+    let source = member.source();
+    let mut head = vec![0; in_memory(source.byte_len()).min(most)];
+    while let Err(error) = source.read_bytes(FileOffset::ZERO, &mut head) {
+        if error.code() != "io.short-read" || head.len() <= STEP {
+            return Err(error);
+        }
+        head.truncate(head.len().saturating_sub(STEP));
     }
+    Ok(head)
 }
 
 /// The first bytes of an archive that is longer.
-pub(crate) struct Beginning(Vec<u8>);
+pub(crate) struct Beginning(MemorySource);
 
 impl Beginning {
     /// These bytes, and nothing behind them.
     pub(crate) fn new(head: &[u8]) -> Self {
-        Self(head.to_vec())
+        Self(MemorySource::new(head.to_vec()))
     }
 }
 
@@ -139,19 +126,7 @@ impl ByteSource for Beginning {
     }
 
     fn read_bytes(&self, at: FileOffset, buf: &mut [u8]) -> Result<()> {
-        let from = in_memory(at.get());
-        match self.0.get(from..from.saturating_add(buf.len())) {
-            Some(bytes) => {
-                buf.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(Error::Io {
-                operation: "read",
-                target: self.label().to_owned(),
-                at: Some(at),
-                source: std::io::ErrorKind::UnexpectedEof.into(),
-            }),
-        }
+        self.0.read_bytes(at, buf)
     }
 
     fn label(&self) -> &str {
@@ -198,11 +173,11 @@ impl Passing for PassingTar {
         let context = OpenContext { budget: Arc::clone(&self.budget), ..OpenContext::new() };
         let archive = list(&source, &self.budget)?;
         if archive.members.iter().any(ova::is_descriptor) {
-            return Err(other_kind());
+            return Err(other_kind("the archive"));
         }
         let image = TarImage::open(source, archive, &context)?;
         if !image.is_raw_at(self.member.header_at) {
-            return Err(other_kind());
+            return Err(other_kind("the archive"));
         }
         let image = in_whole_sectors(Box::new(image));
         let findings = image.check(CheckScope::Metadata, observer)?;

@@ -31,7 +31,7 @@ pub use input::ByteStream;
 pub(crate) use input::Input;
 pub(crate) use kept::Kept;
 pub use passing::Passing;
-pub(crate) use passing::WATCHED_HEAD;
+pub(crate) use passing::{Coming, WATCHED_HEAD, other_kind};
 pub use peek::{Peeked, peek};
 pub use problem::WrapProblem;
 pub use spool::{Place, Unwrapped, unwrap};

@@ -1,11 +1,12 @@
 //! What is stored while it comes by.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_disk::{Budget, Disk, Error, Findings, Observer, Result};
+use kiln_disk::{Budget, ByteSource, Disk, Error, Findings, Observer, Result};
 
-use super::{Ending, Wrapped};
+use super::input::ByteStream;
+use super::{Ending, Kept, Wrapped};
 use crate::facts::Facts;
 use crate::identify::Identity;
 use crate::image::Image;
@@ -13,6 +14,39 @@ use crate::{ova, qcow2, tar};
 
 /// Bytes at the beginning of a disk's file that are never let go, for looks at the end.
 pub(crate) const WATCHED_HEAD: u64 = 128 << 10;
+
+/// How much longer than twice its disk a file may be: tables of the smallest units, what programs leave unused, other
+/// members of an archive.
+const SLACK: u64 = 1 << 30;
+
+/// A file on its way: where it comes from, where what has to be kept of it may go, and what reading it may cost.
+pub(crate) struct Coming {
+    stream: Box<dyn ByteStream>,
+    label: String,
+    dir: PathBuf,
+    pub(crate) budget: Arc<Budget>,
+}
+
+impl Coming {
+    /// Starts to take in the file of a disk of this length. The two answers are the same bytes.
+    pub(crate) fn keep(self, disk_len: u64) -> Result<(Arc<Kept>, Arc<dyn ByteSource>)> {
+        let max_len = disk_len.saturating_mul(2).saturating_add(SLACK);
+        let kept = Arc::new(Kept::start(self.stream, self.label, self.dir, max_len)?);
+        let source: Arc<dyn ByteSource> = Arc::<Kept>::clone(&kept);
+        Ok((kept, source))
+    }
+}
+
+/// `stream.kind`: the file that came, "the archive", is not what its beginning said.
+pub(crate) fn other_kind(what: &str) -> Error {
+    Error::Refused {
+        code: "stream.kind",
+        what: format!("{what} is not what its beginning looked like"),
+        asked: 0,
+        allowed: 0,
+        hint: "keep the file first, with --spool",
+    }
+}
 
 /// A disk in a file on its way that is read by its tables, for [`crate::transfer`]: each byte of it is read once,
 /// about in order. Not a disk for anything else, as [`super::StreamDisk`]: a second read of the same bytes may be
@@ -80,12 +114,12 @@ impl Wrapped {
             feature: "reading this container as it comes".to_owned(),
             hint: "keep the file first, with --spool",
         })?;
-        let (label, dir) = (self.label().to_owned(), dir.to_owned());
-        let stream = self.into_stream();
+        let (label, dir, budget) = (self.label().to_owned(), dir.to_owned(), Arc::clone(budget));
+        let coming = Coming { stream: self.into_stream(), label, dir, budget };
         Ok(match plan {
-            Plan::Qcow2(plan) => Box::new(plan.open(stream, label, dir, budget)?),
-            Plan::Tar(plan) => Box::new(plan.open(stream, label, dir, budget)?),
-            Plan::Ova(plan) => Box::new(plan.open(stream, label, dir, budget)?),
+            Plan::Qcow2(plan) => Box::new(plan.open(coming)?),
+            Plan::Tar(plan) => Box::new(plan.open(coming)?),
+            Plan::Ova(plan) => Box::new(plan.open(coming)?),
         })
     }
 }
