@@ -116,8 +116,8 @@ impl Store {
         resume: Option<Resume>,
     ) -> Result<Job> {
         let _lock = self.exclusive()?;
-        if let Some(Resume::Command(_)) = &resume {
-            self.forget(resume.as_ref())?;
+        if let Some(command @ Resume::Command(_)) = &resume {
+            self.forget(command)?;
         }
         let dir = scratch_dir(&self.layout)?;
         let facts = JobFacts {
@@ -135,10 +135,11 @@ impl Store {
 
     /// Clears away what dead processes of the account have left to go on with in this way. The caller holds the
     /// store's exclusive lock.
-    fn forget(&self, resume: Option<&Resume>) -> Result<()> {
+    fn forget(&self, resume: &Resume) -> Result<()> {
         for job in self.jobs()? {
             let dir = self.layout.staging().join(&job.id);
-            if !job.running && job.facts.resume.as_ref() == resume && !dir.join("intent.json").exists() {
+            if !job.running && job.facts.resume.as_ref() == Some(resume) && !dir.join("intent.json").exists()
+            {
                 remove_tree(&dir)?;
             }
         }

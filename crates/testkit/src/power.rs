@@ -55,8 +55,7 @@ fn key(about: &Metadata) -> Key {
 
 /// SQLite's shared memory: a map of the log beside it, never on a disk.
 fn is_volatile(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "db-shm")
-        || path.to_string_lossy().ends_with("-shm")
+    path.to_string_lossy().ends_with("-shm")
 }
 
 impl Ledger {
