@@ -1,5 +1,7 @@
 //! Compressed images: every command treats them as what is inside, and an import is the same import.
 
+use std::sync::{Arc, Mutex, Weak};
+
 use serde_json::json;
 
 use crate::support::{Sandbox, cut, names_in, overwrite};
@@ -13,21 +15,35 @@ const FORMS: [(&str, &str, &[&str], &str); 8] = [
     ("disk.raw.lz4", "lz4 -q -c --content-size disk.raw", &["lz4"], "raw"),
     ("disk.qcow2.gz", "gzip -1 -c disk.qcow2", &["gzip"], "qcow2"),
     ("gcp.tar.gz", "tar --format=oldgnu -Sczf - disk.raw", &["gzip"], "tar"),
-    ("bsd.tar.xz", "bsdtar -cJf - disk.qcow2", &["xz"], "tar"),
+    ("bsd.tar.xz", "bsdtar --options xz:compression-level=0 -cJf - disk.qcow2", &["xz"], "tar"),
 ];
 
-fn forms(sandbox: &Sandbox) {
-    sandbox.guest_disk("disk.raw");
-    sandbox.tool("qemu-img", ["convert", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
-    for (name, command, ..) in FORMS {
-        sandbox.tool("sh", ["-c", &format!("{command} > {name}")]);
+/// The disk and all its forms, packed once for the tests that run at the same time: that takes longer than to read them.
+fn forms(sandbox: &Sandbox) -> Arc<Sandbox> {
+    static PACKED: Mutex<Weak<Sandbox>> = Mutex::new(Weak::new());
+    let mut packed = PACKED.lock().unwrap();
+    let forms = packed.upgrade().unwrap_or_else(|| {
+        let sandbox = Sandbox::new();
+        sandbox.guest_disk("disk.raw");
+        sandbox.tool("qemu-img", ["convert", "-O", "qcow2", "disk.raw", "disk.qcow2"]);
+        for (name, command, ..) in FORMS {
+            sandbox.tool("sh", ["-c", &format!("{command} > {name}")]);
+        }
+        Arc::new(sandbox)
+    });
+    *packed = Arc::downgrade(&forms);
+    drop(packed);
+    for name in ["disk.raw", "disk.qcow2"].into_iter().chain(FORMS.map(|(name, ..)| name)) {
+        let from = forms.path(name);
+        sandbox.tool("cp", ["--sparse=always", from.to_str().unwrap(), name]);
     }
+    forms
 }
 
 #[test]
 fn every_command_sees_what_is_inside() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
+    let _forms = forms(&sandbox);
     let plain = sandbox.kiln(["verify", "--json", "disk.raw"]).exits(0).json("kiln.verify.v1");
     let map = |name: &str| sandbox.kiln(["map", name]).ok();
     for (name, _, wrappers, format) in FORMS {
@@ -59,7 +75,7 @@ fn every_command_sees_what_is_inside() {
 #[test]
 fn an_import_of_any_form_is_the_same_import() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
+    let _forms = forms(&sandbox);
     let plain =
         sandbox.kiln(["import", "--json", "disk.raw", "--name", "plain"]).exits(0).json("kiln.import.v1");
     for (name, _, wrappers, format) in FORMS {
@@ -91,7 +107,7 @@ fn an_import_of_any_form_is_the_same_import() {
 #[test]
 fn a_wrong_digest_a_cut_and_a_flipped_bit_publish_nothing() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
+    let _forms = forms(&sandbox);
     let nothing = |name: &str| {
         assert_eq!(sandbox.kiln(["ls"]).ok(), "no images\n", "{name}");
         assert_eq!(names_in(&sandbox.store().join("staging")), Vec::<String>::new(), "{name}");
@@ -155,7 +171,7 @@ fn a_disk_that_lost_its_end_is_refused_after_it_was_decoded() {
 #[test]
 fn inspect_unpacks_no_more_than_it_takes() {
     let sandbox = Sandbox::new();
-    forms(&sandbox);
+    let _forms = forms(&sandbox);
     for (name, .., format) in FORMS {
         let quick = sandbox.kiln(["inspect", "--json", name]).exits(0).json("kiln.inspect.v1");
         let full = sandbox.kiln(["inspect", "--json", "--full", name]).exits(0).json("kiln.inspect.v1");

@@ -48,7 +48,8 @@ with tarfile.open(sys.argv[1], "r:", encoding="utf-8", errors="surrogateescape")
         name = m.name.encode("utf-8", "surrogateescape").hex()
         print(name, m.size if m.isreg() else "-")
 "#;
-    let output = Command::new("python3").args(["-c", SCRIPT]).arg(path).output().expect("python3 runs");
+    let output =
+        Command::new("python3").args(["-I", "-S", "-c", SCRIPT]).arg(path).output().expect("python3 runs");
     output.status.success().then(|| {
         let text = String::from_utf8(output.stdout).unwrap();
         let unhex = |hex: &str| -> Vec<u8> {
