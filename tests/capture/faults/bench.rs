@@ -193,14 +193,30 @@ impl Bench {
 
 /// Waits until a guest has overwritten something since now: the journal of its file system at least.
 pub(super) fn overwrite(dir: &Path, acks: u64) {
-    let count = || {
-        let console = std::fs::read(dir.join("console.log")).unwrap_or_default();
-        u64::try_from(String::from_utf8_lossy(&console).matches("ACK ").count()).unwrap()
-    };
-    let (before, began) = (count(), Instant::now());
-    while count() < before + acks && began.elapsed() < BREATH {
+    let (before, began) = (acks_on_console(dir), Instant::now());
+    while acks_on_console(dir) < before + acks && began.elapsed() < BREATH {
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until a guest has gone on after it stood still for so long.
+pub(super) fn wait_for_pause(dir: &Path, pause: Duration) {
+    let (mut last, mut at, began) = (acks_on_console(dir), Instant::now(), Instant::now());
+    while began.elapsed() < BREATH {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = acks_on_console(dir);
+        if now != last && at.elapsed() >= pause {
+            return;
+        }
+        if now != last {
+            (last, at) = (now, Instant::now());
+        }
+    }
+}
+
+fn acks_on_console(dir: &Path) -> u64 {
+    let console = std::fs::read(dir.join("console.log")).unwrap_or_default();
+    u64::try_from(String::from_utf8_lossy(&console).matches("ACK ").count()).unwrap()
 }
 
 /// A file system that goes with the value. Needs root.
