@@ -374,7 +374,8 @@ impl Drop for Running {
 }
 
 /// The end of the console, for an error message.
-fn last_lines(console: &str) -> String {
+#[must_use]
+pub fn last_lines(console: &str) -> String {
     let lines: Vec<&str> = console.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
