@@ -509,7 +509,7 @@ fn debian_goes_from_image_to_machine_to_image_to_machines() {
     );
     std::fs::write(host.0.path("user-data"), data).unwrap();
     let there = |name: &str, what: &str| {
-        let waited = host.kiln(&["wait", "--json", name, "--for", what, "--timeout", "900"]);
+        let waited = host.kiln(&["wait", "--json", name, "--for", what, "--timeout", "1200"]);
         if waited.code != Some(0) {
             let logs = host.kiln(&["logs", name]);
             panic!("{name} for {what}: {}{}", waited.stderr, kiln_testkit::boot::last_lines(logs.text()));

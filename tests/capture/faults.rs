@@ -7,13 +7,14 @@ mod bench;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use kiln_snapshot::{Quiesce, Sabotage};
 use kiln_testkit::between::{Between, Deed};
 use kiln_testkit::fault::{Children, Fault, run_with};
 
-use self::bench::{Bench, Mount, overwrite, wait_for_pause};
+use self::bench::{BREATH, Bench, Mount, overwrite};
 use super::live::{moment, qmp};
 use super::*;
 use crate::torture::{points, whole};
@@ -43,8 +44,7 @@ fn broken_targets(bench: &mut Bench) {
     for (kind, errno) in [("target full", ENOSPC), ("target EIO", EIO)] {
         let mut request = bench.request("broken");
         request.sabotage.broken_copy = Some(errno);
-        let dir = bench.vm.dir.clone();
-        let error = bench.capture(request, move || overwrite(&dir, 40)).unwrap_err();
+        let error = bench.capture(request, || overwrite(&bench.guest, 40)).unwrap_err();
         assert_eq!(error.code(), "capture.lost", "{kind}: {error}");
         bench.assert_recovered(kind, &error.to_string());
     }
@@ -55,7 +55,7 @@ fn full_target(bench: &mut Bench) {
     let target = Mount::new(&bench.sandbox, "small", &["-t", "tmpfs", "-o", "size=80m", "none"]);
     let mut request = bench.request("full");
     request.scratch = Some(target.dir.clone());
-    let (dir, filler) = (bench.vm.dir.clone(), target.dir.join("filler"));
+    let filler = target.dir.join("filler");
     let open = || {
         let files = std::fs::read_dir(format!("/proc/{}/fd", bench.guest.pid())).unwrap();
         let mut targets = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
@@ -70,7 +70,7 @@ fn full_target(bench: &mut Bench) {
             let mut file = std::fs::File::create(&filler).unwrap();
             while file.write_all(&[1; 65_536]).is_ok() {}
         });
-        bench.capture(request, || overwrite(&dir, 40)).unwrap_err()
+        bench.capture(request, || overwrite(&bench.guest, 40)).unwrap_err()
     });
     assert_eq!(error.code(), "capture.lost", "{error}");
     assert_eq!(crate::support::names_in(&target.dir), ["filler"], "the scratch folder was taken away");
@@ -89,43 +89,48 @@ fn stalled_target(bench: &mut Bench) {
     let target = Mount::new(&bench.sandbox, "stall", &["-o", "loop", image.to_str().unwrap()]);
     let mut request = bench.request("stalled");
     request.scratch = Some(target.dir.clone());
-    let (dir, frozen) = (bench.vm.dir.clone(), target.dir.clone());
     let freeze = |how: &str| {
-        let done = std::process::Command::new("fsfreeze").arg(how).arg(&frozen).status().unwrap();
+        let done = std::process::Command::new("fsfreeze").arg(how).arg(&target.dir).status().unwrap();
         assert!(done.success());
     };
-    let (mut longest, began) = (Duration::ZERO, Instant::now());
+    let (longest, began) = (Mutex::new(Duration::ZERO), Instant::now());
     let error = std::thread::scope(|scope| {
         let (ended, end) = std::sync::mpsc::channel::<()>();
-        let (guest, longest) = (&bench.guest, &mut longest);
-        scope.spawn(move || {
+        let (guest, longest) = (&bench.guest, &longest);
+        let watch = move || {
             let (mut last, mut at) = (guest.acked(), Instant::now());
+            let pause = |at: Instant| {
+                let mut longest = longest.lock().unwrap();
+                *longest = (*longest).max(at.elapsed());
+            };
             while end.recv_timeout(Duration::from_millis(20)).is_err_and(|error| error == TIMEOUT) {
                 if guest.acked() != last {
-                    *longest = (*longest).max(at.elapsed());
+                    pause(at);
                     (last, at) = (guest.acked(), Instant::now());
                 }
             }
-            *longest = (*longest).max(at.elapsed());
-        });
+            pause(at);
+        };
         let error = bench
             .capture(request, || {
+                scope.spawn(watch);
                 freeze("--freeze");
                 scope.spawn(|| {
                     std::thread::sleep(stall);
                     freeze("--unfreeze");
                 });
-                // What lies in clusters that were copied before is written on without a copy: some ACKs come at once.
-                wait_for_pause(&dir, Duration::from_secs(4));
+                // What lies in clusters that were copied before is written on without a copy, so that some ACKs come at
+                // once: the point in time is lost when the guest goes on after it waited for a copy.
+                while *longest.lock().unwrap() < Duration::from_secs(4) && began.elapsed() < BREATH {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             })
-            .map(|_| began.elapsed());
+            .map(|outcome| outcome.elapsed)
+            .unwrap_err();
         drop(ended);
         error
     });
-    let error = match error {
-        Err(error) => error,
-        Ok(took) => panic!("captured in {took:?}; the longest pause between two ACKs was {longest:?}"),
-    };
+    let longest = longest.into_inner().unwrap();
     assert_eq!(error.code(), "capture.lost", "{error}");
     // It ends when the target answers, and the guest does not wait for that.
     assert!(began.elapsed() >= stall, "{:?}", began.elapsed());

@@ -1,7 +1,7 @@
 //! A guest that writes, the faults that are tried on its captures, and what must be as before after each.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::super::*;
 use crate::support::Ran;
 
 /// How long a guest under TCG may take for three synced writes.
-const BREATH: Duration = Duration::from_secs(60);
+pub(super) const BREATH: Duration = Duration::from_secs(60);
 
 /// Does something when the layer begins to be written, once: the point in time is behind, the disk is not read yet.
 struct At<'a> {
@@ -192,31 +192,11 @@ impl Bench {
 }
 
 /// Waits until a guest has overwritten something since now: the journal of its file system at least.
-pub(super) fn overwrite(dir: &Path, acks: u64) {
-    let (before, began) = (acks_on_console(dir), Instant::now());
-    while acks_on_console(dir) < before + acks && began.elapsed() < BREATH {
+pub(super) fn overwrite(guest: &Guest, acks: u64) {
+    let (before, began) = (guest.acked(), Instant::now());
+    while guest.acked() < before + acks && began.elapsed() < BREATH {
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Waits until a guest has gone on after it stood still for so long.
-pub(super) fn wait_for_pause(dir: &Path, pause: Duration) {
-    let (mut last, mut at, began) = (acks_on_console(dir), Instant::now(), Instant::now());
-    while began.elapsed() < BREATH {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = acks_on_console(dir);
-        if now != last && at.elapsed() >= pause {
-            return;
-        }
-        if now != last {
-            (last, at) = (now, Instant::now());
-        }
-    }
-}
-
-fn acks_on_console(dir: &Path) -> u64 {
-    let console = std::fs::read(dir.join("console.log")).unwrap_or_default();
-    u64::try_from(String::from_utf8_lossy(&console).matches("ACK ").count()).unwrap()
 }
 
 /// A file system that goes with the value. Needs root.
