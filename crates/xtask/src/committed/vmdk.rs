@@ -39,10 +39,15 @@ pub(super) fn make(workshop: &mut Workshop) -> Outcome {
     Ok(())
 }
 
-/// Sets the content id, which qemu-img makes up: the text `CID=` and eight hex digits at the beginning of a line.
-fn settle(file: &mut [u8]) {
-    let found = file.windows(5).position(|five| five == b"\nCID=");
-    if let Some(digits) = found.and_then(|at| file.get_mut(at + 5..at + 13)) {
-        digits.copy_from_slice(&sha256(b"kiln fixture").as_bytes()[..8]);
+/// Sets the content id, which qemu-img makes up: the text `CID=` and hex digits at the beginning of a line. qemu-img
+/// writes it without leading zeros (`%x`, as `vmdk_create` in block/vmdk.c does), so that one image in sixteen has less
+/// than eight digits; what the line gains is taken from the zeros behind the text, so that what follows keeps its place.
+fn settle(file: &mut Vec<u8>) {
+    let Some(found) = file.windows(5).position(|five| five == b"\nCID=") else { return };
+    let at = found + 5;
+    let digits = file[at..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    file.splice(at..at + digits, sha256(b"kiln fixture").bytes().take(8));
+    if let Some(end) = file[at..].iter().position(|&byte| byte == 0) {
+        file.drain(at + end..at + end + 8 - digits);
     }
 }
