@@ -25,18 +25,29 @@ const EIO: i32 = 5;
 
 const WRITING: &str = "kiln.mode=one kiln.fs=ext4";
 
-#[test]
-fn faults_at_every_step_leave_the_guest_the_store_and_qemu_as_they_were() {
+/// Faults, one after the other under one guest: it, the store and QEMU are as they were after each.
+fn under_faults(faults: &[fn(&mut Bench)]) {
     let mut bench = Bench::new(&format!("{WRITING} kiln.agent=none"));
-    broken_targets(&mut bench);
-    full_target(&mut bench);
-    stalled_target(&mut bench);
-    cut_conversations(&mut bench);
-    cut_reading(&mut bench);
-    failing_store(&mut bench);
-    killed_with_its_watchdog(&mut bench);
+    for fault in faults {
+        fault(&mut bench);
+    }
     bench.assert_chain_is_the_disk();
     println!("{}", bench.counts());
+}
+
+#[test]
+fn faults_of_the_place_for_the_copies_leave_all_as_it_was() {
+    under_faults(&[broken_targets, full_target, stalled_target]);
+}
+
+#[test]
+fn cuts_of_what_is_said_and_read_leave_all_as_it_was() {
+    under_faults(&[cut_conversations, cut_reading]);
+}
+
+#[test]
+fn faults_of_the_store_and_death_leave_all_as_it_was() {
+    under_faults(&[failing_store, killed_with_its_watchdog]);
 }
 
 /// Every copy before a write fails.

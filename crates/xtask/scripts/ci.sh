@@ -2,11 +2,18 @@
 # Runs every gate, goes on after one that fails so that one run tells all, and closes with the test totals.
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
+# What a shell starts in the background has interrupts ignored, and a program that inherits that does not hear them:
+# the tests that interrupt one would wait for ever.
+if [ -z "${KILN_CI_HEARS:-}" ]; then
+    exec env --default-signal=INT,QUIT,HUP KILN_CI_HEARS=1 bash crates/xtask/scripts/ci.sh
+fi
 logs=target/ci
 rm -rf "$logs"
 mkdir -p "$logs"
 # Nothing is compiled twice here: what a second build would reuse is not worth writing.
 export CARGO_INCREMENTAL=0
+# Half of the time of a test that captures or starts a machine is waiting.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 
 failed=()
 gate() {
