@@ -1,6 +1,6 @@
 //! `kiln check --for`, the guest in `kiln inspect`, and the policy of `kiln import`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use kiln_testkit::boot::{DiskBus, Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
 use kiln_testkit::guest_matrix::{Case, Copied, cases, run};
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, run as run_command};
 
 /// The disk; absent is a failure, never a pass.
 fn debian() -> PathBuf {
@@ -125,6 +125,33 @@ fn third_of_the_broken_disks_is_judged_as_predicted() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Roots on file systems that are named and not read may start: nobody is told that they will not.
+#[test]
+fn system_that_cannot_be_looked_at_is_no_verdict() {
+    let sandbox = Sandbox::new();
+    let samples = Fixture::BlkidSamples.ensure().unwrap();
+    for (sample, kind, label) in
+        [("jfs", "jfs", "test-jfs"), ("f2fs", "f2fs", "test-f2fs"), ("zfs", "zfs_member", "tank")]
+    {
+        let disk = samples.join(format!("{sample}.img"));
+        let json =
+            sandbox.kiln(["inspect", "--json", disk.to_str().unwrap()]).exits(0).json("kiln.inspect.v1");
+        let volume = &json["guest"]["volumes"][0];
+        assert_eq!((&volume["kind"], &volume["label"]), (&kind.into(), &label.into()), "{volume}");
+        let words = ["check", "--json", "--for", "openstack", disk.to_str().unwrap()];
+        let json = sandbox.kiln(words).json("kiln.check.v1");
+        let open = json["guest"]["judgements"][0]["unanswered"].as_array().unwrap();
+        assert!(open.iter().any(|open| open["id"] == "os.root"), "{json:#}");
+    }
+    // A partition of FreeBSD: what is in its slice is not read at all.
+    sandbox.disk("bsd.raw", 64 << 20);
+    let words = ["-o", "-n", "1:2048:0", "-t", "1:516e7cb6-6ecf-11d6-8ff8-00022d09712b", "bsd.raw"];
+    sandbox.tool("sgdisk", words);
+    let json = sandbox.kiln(["check", "--json", "--for", "openstack", "bsd.raw"]).json("kiln.check.v1");
+    let open = json["guest"]["judgements"][0]["unanswered"].as_array().unwrap();
+    assert!(open.iter().any(|open| open["id"] == "os.root"), "{json:#}");
+}
+
 #[test]
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn import_for_a_place_refuses_what_will_not_start_there() {
@@ -150,6 +177,7 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
         .exits(0)
         .json("kiln.import.v1");
     assert_eq!(json["guest"][0]["verdict"], "boots");
+    from_a_pipe(&sandbox, disk, &copied.disk);
     let json = sandbox.kiln(["check", "--json", "--for", "kvm", "d"]).exits(0).json("kiln.check.v1");
     assert_eq!(json["guest"]["judgements"][0]["verdict"], "boots");
     knows_where_its_image_starts(&sandbox);
@@ -169,6 +197,22 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
     sandbox.kiln(["audit", "broken", "--note", "looked at it"]).ok();
     let refused = sandbox.kiln(["set", "--json", "--public", "broken"]);
     assert_eq!((refused.code, &refused.error()["code"]), (Some(1), &serde_json::json!("rights.unsound")));
+}
+
+/// What comes once is judged when it is stored, and shown only if it passes.
+fn from_a_pipe(sandbox: &Sandbox, sound: &str, broken: &Path) {
+    let piped = |name: &str, disk: &Path| {
+        let bytes = disk.metadata().unwrap().len().to_string();
+        let words = ["import", "--json", "--for", "kvm", "--source-bytes", &bytes, "--name", name, "-"];
+        run_command(sandbox.kiln_command(words).stdin(std::fs::File::open(disk).unwrap()))
+    };
+    let refused = piped("piped", broken);
+    assert_eq!((refused.code, &refused.error()["code"]), (Some(1), &serde_json::json!("import.guest")));
+    assert_eq!(sandbox.kiln(["ls", "--json"]).json("kiln.ls.v1")["images"].as_array().unwrap().len(), 1);
+    let json = piped("piped", Path::new(sound)).exits(0).json("kiln.import.v1");
+    assert_eq!(json["guest"][0]["verdict"], "boots");
+    assert_eq!(json["source"]["passage"]["one_pass"], true);
+    sandbox.kiln(["rm", "piped"]).ok();
 }
 
 /// The record of the sound image `d`, wherever it is shown.

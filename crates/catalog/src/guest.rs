@@ -62,6 +62,12 @@ impl GuestRecord {
         self.system.as_ref()?;
         self.verdict(HERE).filter(|verdict| verdict.verdict == Verdict::WillNotBoot)
     }
+
+    /// Whether there is a place at which the system that was found is known not to start.
+    #[must_use]
+    pub fn fails_somewhere(&self) -> bool {
+        self.system.is_some() && self.verdicts.iter().any(|verdict| verdict.verdict == Verdict::WillNotBoot)
+    }
 }
 
 impl Image {

@@ -168,6 +168,8 @@ impl Arrival {
         let keep = match error {
             Error::Fetch(error) => error.can_go_on(),
             Error::Disk(DiskError::Io { .. } | DiskError::Cancelled) => true,
+            // The file is what was promised. Whoever wants it in spite of its guest need not fetch it again.
+            Error::Refused(Refusal::Guest { .. }) => true,
             _ => false,
         };
         if let (true, Some(download)) = (keep, self.download.as_mut()) {

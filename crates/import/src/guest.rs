@@ -26,8 +26,8 @@ pub enum OnUnfit {
     Force,
 }
 
-/// What looking at a guest may cost.
-const LIMITS: Limits = Limits {
+/// What looking at a guest for a judgement may cost: an initramfs is unpacked whole.
+pub const LIMITS: Limits = Limits {
     metadata_bytes: 8 << 30,
     memory: 128 << 20,
     nodes: 256 << 20,
@@ -36,39 +36,74 @@ const LIMITS: Limits = Limits {
     time: Duration::from_secs(120),
 };
 
-/// Judges a guest for places before it is imported.
-///
-/// # Errors
-/// [`Refusal::Guest`] for the first place at which the guest would be rejected or would not start, unless that is
-/// forced; whatever the disk says.
-pub fn admit(
-    disk: &Arc<dyn Disk>,
-    places: &[&'static Place],
-    options: &Options,
-    on_unfit: OnUnfit,
-) -> Result<Vec<Judgement>> {
-    let budget = Arc::new(Budget::new(LIMITS));
-    let examination = examine(std::slice::from_ref(disk), &budget, Depth::Full)?;
-    let judgements: Vec<Judgement> = places.iter().map(|place| judge(&examination, place, options)).collect();
-    if on_unfit == OnUnfit::Force {
-        return Ok(judgements);
-    }
-    for judgement in &judgements {
-        let stopping = judgement.findings.iter().find(|finding| {
-            let waived = on_unfit == OnUnfit::WaiveCloudInit && finding.id == "cloudinit.present";
-            finding.severity >= Impact::WillNotBoot && !waived
-        });
-        if let Some(finding) = stopping {
-            return Err(Refusal::Guest {
-                target: judgement.target,
-                severity: finding.severity.words(),
-                id: finding.id,
-                detail: format!("{} ({})", finding.detail, finding.at),
-            }
-            .into());
+/// What the guest of a new image must be fit for.
+#[derive(Debug, Clone, Default)]
+pub struct GuestPolicy {
+    /// The places at which it must start; none asks for nothing.
+    pub places: Vec<&'static Place>,
+    /// When it will not.
+    pub on_unfit: OnUnfit,
+    /// How bad what is found is, by target.
+    pub severities: Severities,
+    /// Today as "YYYY-MM-DD", for what has an end of life; no such judgement without.
+    pub today: Option<String>,
+}
+
+/// What is known of the guest on a disk.
+pub(crate) struct Guest {
+    pub(crate) birth: Birth,
+    /// The answers for the places of the policy.
+    pub(crate) judgements: Vec<Judgement>,
+}
+
+impl GuestPolicy {
+    /// Looks at the guest and holds it against the places.
+    ///
+    /// # Errors
+    /// [`Refusal::Guest`] for the first place at which the guest would be rejected or would not start, unless that is
+    /// forced; whatever the disk says.
+    pub(crate) fn admit(&self, disk: Arc<dyn Disk>) -> Result<Guest> {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let examination = examine(&[disk], &budget, Depth::Full)?;
+        let options =
+            Options { severities: self.severities.clone(), today: self.today.clone(), ..Options::default() };
+        let judgements: Vec<Judgement> =
+            self.places.iter().map(|place| judge(&examination, place, &options)).collect();
+        match judgements.iter().find_map(|judgement| self.stopping(judgement)) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(Guest { birth: birth(&examination, &self.severities), judgements }),
         }
     }
-    Ok(judgements)
+
+    /// The same for the disk of a new layer. Where no place was named, an image whose guest cannot be looked at is an
+    /// image all the same: it is then one of which nothing is known.
+    pub(crate) fn admit_layer(&self, layer: &Path) -> Result<Guest> {
+        let looked = || -> Result<Guest> {
+            let (format, _) = kiln_format::layer::layer_format()?;
+            let image = (format.open)(Arc::new(FileSource::open(layer)?), &kiln_format::OpenContext::new())?;
+            let image: Arc<dyn Image> = Arc::from(image);
+            self.admit(image)
+        };
+        match looked() {
+            Err(_) if self.places.is_empty() => Ok(Guest { birth: Birth::default(), judgements: Vec::new() }),
+            looked => looked,
+        }
+    }
+
+    /// The finding that keeps an image out.
+    fn stopping(&self, judgement: &Judgement) -> Option<Refusal> {
+        let finding = judgement.findings.iter().find(|finding| match self.on_unfit {
+            OnUnfit::Force => false,
+            OnUnfit::WaiveCloudInit if finding.id == "cloudinit.present" => false,
+            OnUnfit::WaiveCloudInit | OnUnfit::Refuse => finding.severity >= Impact::WillNotBoot,
+        })?;
+        Some(Refusal::Guest {
+            target: judgement.target,
+            severity: finding.severity.words(),
+            id: finding.id,
+            detail: format!("{} ({})", finding.detail, finding.at),
+        })
+    }
 }
 
 /// How bad the findings of the rules are at each target.
@@ -128,20 +163,6 @@ fn verdict(judgement: &Judgement) -> GuestVerdict {
         because: judgement.because.as_deref().map(short),
         findings,
     }
-}
-
-/// What the disk of a new layer tells about its guest. An image whose guest cannot be looked at is an image all the
-/// same: it is then one of which nothing is known.
-pub(crate) fn of_layer(layer: &Path, severities: &Severities) -> Birth {
-    let looked = || -> Result<Examination> {
-        let (format, _) = kiln_format::layer::layer_format()?;
-        let image = (format.open)(Arc::new(FileSource::open(layer)?), &kiln_format::OpenContext::new())?;
-        let image: Arc<dyn Image> = Arc::from(image);
-        let disk: Arc<dyn Disk> = image;
-        let budget = Arc::new(Budget::new(LIMITS));
-        Ok(examine(&[disk], &budget, Depth::Full)?)
-    };
-    looked().map_or_else(|_| Birth::default(), |examination| birth(&examination, severities))
 }
 
 /// What is known about an image by its guest.

@@ -23,10 +23,11 @@ use crate::checksum::{Expect, Expected, base_name};
 use crate::error::{Error, Refusal, Result};
 use crate::evidence::Evidence;
 use crate::fetch::{FetchError, FetchOptions, FetchProblem, Url, shown_url};
+use crate::guest::{Guest, GuestPolicy};
 use crate::signature::SignatureWish;
 use crate::tap::Tap;
 use kiln_format::layer::LayerStyle;
-use kiln_guest::rules::Severities;
+use kiln_guest::Judgement;
 
 /// Version of the rules that an import judges by. Grows when a rule does, so that old images can be judged again.
 pub const RULE_SET: &str = "1";
@@ -124,8 +125,8 @@ pub struct Request {
     pub source_digest: SourceDigest,
     /// Also compute the plain SHA-256 of the flat disk.
     pub raw_digest: bool,
-    /// How bad what is found inside the guest is, by target.
-    pub severities: Severities,
+    /// Where its guest must start.
+    pub guest: GuestPolicy,
     /// The program and its version, for the record: `kiln 0.1.0`.
     pub tool: String,
     /// How another process can go on when this one dies; none when it cannot.
@@ -157,7 +158,7 @@ impl Request {
             threads: pipeline::default_threads(),
             source_digest: SourceDigest::Auto,
             raw_digest: false,
-            severities: Severities::default(),
+            guest: GuestPolicy::default(),
             tool: concat!("kiln ", env!("CARGO_PKG_VERSION")).to_owned(),
             resume: None,
         }
@@ -185,6 +186,8 @@ pub struct Plan {
     pub(crate) signer: Option<SignerRecord>,
     pub(crate) key: Option<PrivateKey>,
     pub(crate) content: Content,
+    /// What is known of the guest already.
+    pub(crate) guest: Option<Guest>,
     pub(crate) rules: Rules,
     pub(crate) budget: Arc<Budget>,
     pub(crate) request: Wishes,
@@ -195,7 +198,7 @@ pub struct Plan {
 /// Where the bytes of the disk come from.
 pub(crate) enum Content {
     /// An image that can be read at any place.
-    Image(Box<dyn Image>),
+    Image(Arc<dyn Image>),
     /// A disk that is decoded as it is stored, without a copy.
     Stream {
         /// The wrappers, still on.
@@ -232,7 +235,7 @@ pub(crate) struct Wishes {
     pub(crate) threads: usize,
     pub(crate) raw_digest: bool,
     pub(crate) hash_source: bool,
-    pub(crate) severities: Severities,
+    pub(crate) guest: GuestPolicy,
     pub(crate) tool: String,
 }
 
@@ -260,6 +263,9 @@ pub struct PlanFacts {
     pub passage: Passage,
     /// Digests of the file, SHA-256 first; empty when they are computed later.
     pub digests: Vec<Digest>,
+    /// Where the guest will start, of the places that were named. Of a disk that is decoded as it is stored, this is
+    /// known when it is stored.
+    pub guest: Vec<Judgement>,
     /// How the layer will be stored.
     pub style: LayerStyle,
     /// Time spent on the checksum and the check.
@@ -274,7 +280,7 @@ impl Plan {
     }
 }
 
-/// Looks at what is to be imported: name, checksum, format, damage, size. Of a file on this machine through one
+/// Looks at what is to be imported: name, checksum, format, damage, size, and the guest where places are named. Of a file on this machine through one
 /// descriptor, which the import goes on using; with a checksum given, not a byte of it is interpreted before it is
 /// proved. What comes from a pipe or a server is proved on its way, and at the end before anything is published.
 ///
@@ -316,6 +322,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
             proved: Vec::new(),
             passage: Passage { one_pass: true, ..Passage::default() },
             digests: Vec::new(),
+            guest: Vec::new(),
             style: request.style,
             took: Duration::ZERO,
         },
@@ -366,6 +373,15 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
     let hash_source = arrival.is_none()
         && facts.digests.is_empty()
         && (request.source_digest == SourceDigest::Always || !is_mostly_holes);
+    // A guest that is refused should be refused before its disk is copied, where that can be.
+    let guest = match &content {
+        Content::Image(image) if !request.guest.places.is_empty() => {
+            let guest = request.guest.admit(Arc::<dyn Image>::clone(image))?;
+            facts.guest.clone_from(&guest.judgements);
+            Some(guest)
+        }
+        Content::Image(_) | Content::Stream { .. } => None,
+    };
     facts.took = started.elapsed();
     let wishes = Wishes {
         part: request.part,
@@ -375,7 +391,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         style: request.style,
         threads,
         raw_digest: request.raw_digest,
-        severities: request.severities,
+        guest: request.guest,
         hash_source,
         tool: request.tool,
     };
@@ -386,6 +402,7 @@ pub fn plan(store: &Store, request: Request, observer: &dyn Observer) -> Result<
         signer: evidence.signer,
         key: request.signer,
         content,
+        guest,
         rules,
         budget,
         request: wishes,
@@ -432,7 +449,7 @@ impl Drafting<'_> {
         let place = Place { dir: self.job.dir(), max_len: self.rules.max_disk_bytes, threads: self.threads };
         let (judged, inside) = judge_inside(&bytes, &self.rules, place, &self.budget, self.observer)?;
         self.facts.judged(&judged, &inside, why);
-        Ok(Content::Image(judged.image))
+        Ok(Content::Image(Arc::from(judged.image)))
     }
 
     fn stream(&mut self, wrapped: Wrapped, facts: Facts) -> Content {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kiln_catalog::{
-    ApplianceRecord, Birth, Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer,
-    Provenance, SealedLayer, SourceRecord,
+    ApplianceRecord, Checksum, Draft, ImageDigests, ImageId, Job, LayerId, Manifest, NewLayer, Provenance,
+    SealedLayer, SourceRecord,
 };
 use kiln_disk::digest::{Algorithm, DiskDigests, LeafWriter, hash_source};
 use kiln_disk::{
@@ -85,6 +85,7 @@ impl Plan {
             signer,
             key,
             content,
+            guest,
             rules,
             budget,
             request,
@@ -106,21 +107,23 @@ impl Plan {
         let maker = Maker { job: &job, source, arrival, rules: &rules, budget: &budget, request: &request };
         // The source's own digest is one thread's work and the longest: everything else is done beside it.
         let failed = AtomicBool::new(false);
-        let (made, birth, source_digest) = std::thread::scope(|scope| {
+        let (made, source_digest) = std::thread::scope(|scope| {
             let source = maker.source.clone().filter(|_| request.hash_source);
             let hashing = source.map(|source| {
                 let observer = Beside { observer, failed: &failed };
                 scope.spawn(move || hash_source(source.as_ref(), &[Algorithm::Sha256], &observer))
             });
             let made = maker.make(content, &mut facts, observer);
+            // One look at the guest is enough: the layer holds what the source holds.
+            let made = made.and_then(|made| match guest {
+                Some(guest) => Ok((made, guest)),
+                None => Ok((made, request.guest.admit_layer(&job.dir().join(LAYER))?)),
+            });
             failed.store(made.is_err(), Ordering::Relaxed);
-            let guest = match made.is_ok() {
-                true => crate::guest::of_layer(&job.dir().join(LAYER), &request.severities),
-                false => Birth::default(),
-            };
-            (made, guest, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
+            (made, hashing.map(|hashing| hashing.join().unwrap_or(Err(DiskError::Cancelled))))
         });
-        let Made { sealed, disk: written, convert, seal, appliance: met } = made?;
+        let (Made { sealed, disk: written, convert, seal, appliance: met }, guest) = made?;
+        facts.guest = guest.judgements;
         if let Some(source) = &maker.source {
             source.confirm_unchanged()?;
         }
@@ -157,7 +160,7 @@ impl Plan {
                 capture: None,
             },
             checks: check_record(&facts),
-            birth,
+            birth: guest.birth,
         };
         let published = job.publish(draft, &[sealed], request.if_taken, observer)?;
         Ok(Outcome {

@@ -5,6 +5,7 @@ mod html;
 
 use std::path::{Path, PathBuf};
 
+use kiln_catalog::GuestRecord;
 use kiln_disk::Limits;
 use kiln_format::qemu::{Check, Clusters};
 use kiln_format::{CheckScope, ExternalRef, Tolerance};
@@ -80,7 +81,7 @@ struct Record<'a> {
     guest: Option<&'a guest::Answers>,
     /// What an image's record says of its guest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    stored_guest: Option<&'a kiln_catalog::GuestRecord>,
+    stored_guest: Option<&'a GuestRecord>,
 }
 
 /// The file is looked at as it is: whoever uploads it, uploads its wrappers with it.
@@ -198,10 +199,15 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
             out.field(word, line);
         }
     }
+    // A record is no answer to a question that nobody asked, and is not passed over either.
+    let elsewhere = guest.is_none() && stored.as_ref().is_some_and(GuestRecord::fails_somewhere);
     out.field(
         "answer",
         match (intact, fit, judgement.findings.is_empty()) {
             (true, false, _) => "not fit: it will not start at a place that was asked",
+            (true, true, _) if elsewhere => {
+                "fit as a file; its guest will not start at every place, as said above"
+            }
             (true, true, true) if guest.is_none() => "fit: nothing found",
             (true, true, true) => "fit: the file is sound, and nothing keeps the guest from starting",
             (true, true, false) => "fit: no data is damaged",

@@ -32,7 +32,8 @@ The file is identified by its content, the vendor's checksum is compared (of a f
 it is interpreted, of what comes from a pipe or a server before the image is shown), its structure
 is checked, and its disk becomes a layer of the store, read back before the image is shown. An
 interrupted import leaves nothing visible; a download that broke off goes on where it was when the
-same command is given again.
+same command is given again. With --for, an image whose guest would not start is not imported: a
+file is refused before its disk is copied, what comes from a pipe before the image is shown.
 
 Examples:
   kiln import debian-12.qcow2 --name debian:12 --checksums SHA512SUMS
@@ -173,8 +174,8 @@ struct Record<'a> {
     findings: Vec<FindingRecord>,
     elapsed_ms: Option<u64>,
     /// Where the guest will start, when it was asked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    guest: Vec<kiln_guest::Judgement>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    guest: &'a [kiln_guest::Judgement],
 }
 
 #[derive(Serialize)]
@@ -208,27 +209,29 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     }
     let mut request = request(args, name.clone())?;
     request.resume = resume(args, &session.words);
-    request.severities = args.guest.severities()?;
+    request.guest = args.guest.policy(args.force)?;
     let label = match url(args) {
         Some(url) => kiln_import::shown_url(url),
         None if is_dash(&args.source) => "standard input".to_owned(),
         None => args.source.display().to_string(),
     };
-    args.guest.confirm(&args.source)?;
     let (store, _scratch) = store_to_write(args.dry_run, session)?;
     let plan = plan(&store, request, &session.reporter).about(&label)?;
     let facts = plan.facts().clone();
-    let guest = args.guest.admit(&args.source, &args.read, args.force, session)?;
     let disk_bytes = facts.container.disk_bytes;
     let outcome = if args.dry_run { None } else { Some(plan.run(&session.reporter).about(&label)?) };
     // A disk that was decoded as it was stored could only be judged then.
     let facts = outcome.as_ref().map_or(facts, |outcome| outcome.facts.clone());
     let disk_bytes = outcome.as_ref().map_or(disk_bytes, |_| facts.container.disk_bytes);
     session.reporter.clear();
-    let record = Record { guest, ..record(&name, &facts, disk_bytes, outcome.as_ref()) };
+    let record = record(&name, &facts, disk_bytes, outcome.as_ref());
+    let unseen = args.guest.is_asked() && facts.guest.is_empty();
     let signed = args.sign.is_some() && outcome.is_some();
     session.printer.json(&record)?;
     text(&record, &facts, outcome.as_ref(), &mut session.printer);
+    if unseen {
+        session.printer.field("guest", "not judged: this disk can be looked at only when it is stored");
+    }
     if let (true, Some(word)) = (signed, &args.sign) {
         session.printer.field("signed by", key::private(word)?.public());
     }
@@ -397,7 +400,7 @@ fn record<'a>(
         findings: FindingRecord::list(&facts.findings, None),
         elapsed_ms: outcome
             .map(|outcome| u64::try_from(outcome.timings.total.as_millis()).unwrap_or(u64::MAX)),
-        guest: Vec::new(),
+        guest: &facts.guest,
     }
 }
 
@@ -433,7 +436,7 @@ fn text(record: &Record<'_>, facts: &PlanFacts, outcome: Option<&Outcome>, out: 
     for line in findings_lines(&record.findings, |id| facts.findings.count_of(id)) {
         out.line(&line);
     }
-    for judgement in &record.guest {
+    for judgement in record.guest {
         let because = judgement.because.as_ref().map_or(String::new(), |why| format!(": {why}"));
         out.field(judgement.target, format!("{}{because}", judgement.verdict.words()));
     }

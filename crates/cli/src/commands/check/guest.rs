@@ -1,8 +1,8 @@
 //! `kiln check --for`: will the guest start there?
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use kiln_catalog::GuestRecord;
 use kiln_disk::{Budget, Disk, Limits};
@@ -10,12 +10,12 @@ use kiln_format::{Image, Tolerance};
 use kiln_guest::facts::Depth;
 use kiln_guest::rules::{Firmware, GuestFinding, Impact, Options, PLACES, Place, RULES, Severities, Verdict};
 use kiln_guest::{Examination, GuestReport, Judgement, RULE_SET, examine, judge};
-use kiln_import::guest::{OnUnfit, admit, severities};
+use kiln_import::guest::{GuestPolicy, LIMITS, OnUnfit, severities};
 use serde::Serialize;
 
 use crate::error::{About, CliError, Result};
 use crate::for_target::TargetsArgs;
-use crate::input::{Input, SourceArgs, is_dash};
+use crate::input::{Input, SourceArgs};
 use crate::output::{Printer, visible};
 use crate::session::Session;
 use crate::subject::StoredImage;
@@ -50,16 +50,6 @@ enum FirmwareArg {
     /// UEFI on a machine without stored variables
     Uefi,
 }
-
-/// What looking at a guest for a judgement may cost: an initramfs is unpacked whole.
-const LIMITS: Limits = Limits {
-    metadata_bytes: 8 << 30,
-    memory: 128 << 20,
-    nodes: 256 << 20,
-    non_zero_output: u64::MAX,
-    depth: 4,
-    time: Duration::from_secs(120),
-};
 
 /// The answers for all places that were asked.
 #[derive(Serialize)]
@@ -145,46 +135,23 @@ pub(crate) struct ImportArgs {
 }
 
 impl ImportArgs {
-    /// Confirms that the guest can be looked at before it is stored: a pipe or a server gives its bytes once.
-    pub(crate) fn confirm(&self, source: &Path) -> Result<()> {
-        places(&self.asked)?;
-        if !self.asked.is_empty() && (is_dash(source) || source.to_string_lossy().contains("://")) {
-            return Err(CliError::usage(
-                "usage.guest-of-stream",
-                "--for needs a file: the guest of what comes once cannot be looked at before it is stored",
-                "import it without --for, then: kiln check --for TARGET IMAGE",
-            ));
-        }
-        Ok(())
+    /// Whether places were named.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
     }
 
-    /// How bad what is found is, by target.
-    pub(crate) fn severities(&self) -> Result<Severities> {
-        Ok(severities(&self.tables.load()?)?)
-    }
-
-    /// Holds the guest of a file against the places that were asked for.
-    pub(crate) fn admit(
-        &self,
-        source: &Path,
-        read: &SourceArgs,
-        force: bool,
-        session: &Session,
-    ) -> Result<Vec<Judgement>> {
-        let places = places(&self.asked)?;
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut input = Input::open(source)?;
-        input.unwrap(read, None, &session.reporter).about(&input.label)?;
-        let disk = open(&input, read)?;
-        let on_unfit = match (force, self.force_no_cloud_init) {
-            (true, _) => OnUnfit::Force,
-            (false, true) => OnUnfit::WaiveCloudInit,
-            (false, false) => OnUnfit::Refuse,
-        };
-        let options = Options { severities: self.severities()?, firmware: None, today: Some(today()) };
-        admit(&disk, &places, &options, on_unfit).about(&input.label)
+    /// The policy, for an import that passes damage over or not.
+    pub(crate) fn policy(&self, force: bool) -> Result<GuestPolicy> {
+        Ok(GuestPolicy {
+            places: places(&self.asked)?,
+            on_unfit: match (force, self.force_no_cloud_init) {
+                (true, _) => OnUnfit::Force,
+                (false, true) => OnUnfit::WaiveCloudInit,
+                (false, false) => OnUnfit::Refuse,
+            },
+            severities: severities(&self.tables.load()?)?,
+            today: Some(today()),
+        })
     }
 }
 
