@@ -45,3 +45,13 @@ pub(crate) fn label(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     lossy(bytes.get(..end).unwrap_or_default()).trim_end().to_owned()
 }
+
+/// The same of UTF-16 in little-endian order.
+pub(crate) fn utf16_label(bytes: &[u8]) -> String {
+    let units: Vec<u16> = bytes
+        .chunks_exact(2)
+        .map(|pair| pair.iter().rev().fold(0, |unit, byte| unit << 8 | u16::from(*byte)))
+        .take_while(|unit| *unit != 0)
+        .collect();
+    String::from_utf16_lossy(&units).trim_end().to_owned()
+}

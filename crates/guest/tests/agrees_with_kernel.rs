@@ -190,7 +190,7 @@ fn compare(make: &[&str], megabytes: u64, content: Content) {
 fn same(image: &Path, content: Content, mut expected: Listing) {
     expected.remove(b"lost+found".as_slice());
     let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(image).unwrap()));
-    assert_eq!(probe(disk.as_ref()).unwrap().content, content);
+    assert_eq!(probe(&disk).unwrap().content, content);
     let fs = open(&disk, content, &Root::Default).unwrap();
     let mut found = by_us(fs.as_ref());
     found.remove(b"lost+found".as_slice());
@@ -276,7 +276,7 @@ fn dirty_file_system_of_an_older_system_is_read_without_its_journal() {
     tool("mke2fs", &words);
     tool("debugfs", &["-w", "-R", "feature needs_recovery", image.to_str().unwrap()]);
     let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
-    let probed = probe(disk.as_ref()).unwrap();
+    let probed = probe(&disk).unwrap();
     assert_eq!(probed.state, Some(kiln_guest::volume::FsState::NeedsRecovery));
     let fs = open(&disk, Content::Ext, &Root::Default).unwrap();
     let mut buf = [0; 4];

@@ -187,7 +187,7 @@ fn fat_chain_in_a_circle_is_damage() {
     // Cluster 3 leads back to 2, where the file begins.
     bytes[reserved + 6..reserved + 8].copy_from_slice(&2_u16.to_le_bytes());
     let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
-    assert_eq!(probe(disk.as_ref()).unwrap().content, Content::Fat);
+    assert_eq!(probe(&disk).unwrap().content, Content::Fat);
     let fs = open(&disk, Content::Fat, &Root::Default).unwrap();
     let mut buf = vec![0; 100_000];
     // The file's own length bounds the walk: its bytes repeat, and nothing runs on.

@@ -37,9 +37,15 @@ pub(crate) fn look(disk: Arc<dyn Disk>) -> Result<Vec<FileSystemRecord>> {
         let state = match (volume.probed.content, volume.probed.state) {
             (Content::Xfs, None) => xfs_log::state(volume.disk.as_ref())?,
             (Content::Ext | Content::Btrfs | Content::Fat | Content::Xfs, Some(state)) => word(state),
-            (Content::Ntfs | Content::ExFat | Content::F2fs | Content::Luks | Content::BitLocker, _) => {
-                "unknown"
-            }
+            (
+                Content::Ntfs
+                | Content::ExFat
+                | Content::F2fs
+                | Content::Foreign
+                | Content::Luks
+                | Content::BitLocker,
+                _,
+            ) => "unknown",
             // Nothing in it is ever half-written, or it is no file system.
             _ => continue,
         };

@@ -23,6 +23,9 @@ pub enum Fixture {
     /// Directory of the sample images of QEMU's own test suite, from Debian's source package of QEMU. Which
     /// they are and what they hold: `fixtures/qemu-samples.json`.
     QemuSamples,
+    /// Directory of the sample volumes of util-linux's own tests of libblkid, `NAME.img`, and `NAME.blkid` with what
+    /// blkid must say of it.
+    BlkidSamples,
     /// Directory of a guest that starts in seconds and says on its console what it wrote: `vmlinuz`, `initrd.img`,
     /// and disks `ext4.raw`, `xfs.raw`, `btrfs.raw`. No root needed, half a minute to build. See [`crate::micro`].
     MicroGuest,
@@ -75,8 +78,8 @@ impl std::error::Error for FixtureError {
 
 impl Fixture {
     /// Every fixture, cheapest first.
-    pub const ALL: [Self; 5] =
-        [Self::Small, Self::QemuSamples, Self::MicroGuest, Self::Layouts, Self::Debian12];
+    pub const ALL: [Self; 6] =
+        [Self::Small, Self::QemuSamples, Self::BlkidSamples, Self::MicroGuest, Self::Layouts, Self::Debian12];
 
     /// The name it is asked for by.
     #[must_use]
@@ -85,6 +88,7 @@ impl Fixture {
             Self::Debian12 => "debian-12",
             Self::Small => "small",
             Self::QemuSamples => "qemu-samples",
+            Self::BlkidSamples => "blkid-samples",
             Self::MicroGuest => "micro-guest",
             Self::Layouts => "layouts",
         }
@@ -96,6 +100,7 @@ impl Fixture {
             Self::Debian12 => &["debian-12.sh", "apt-env.sh"],
             Self::Small => &["small.sh"],
             Self::QemuSamples => &["qemu-samples.sh", "apt-env.sh"],
+            Self::BlkidSamples => &["blkid-samples.sh", "apt-env.sh"],
             Self::MicroGuest => &["micro-guest.sh", "apt-env.sh"],
             Self::Layouts => &["layouts.sh", "apt-env.sh"],
         }
@@ -113,7 +118,8 @@ impl Fixture {
             hash.update(fs::read(&path).map_err(|source| FixtureError::Io { path, source })?);
         }
         let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let is_dir = matches!(self, Self::QemuSamples | Self::MicroGuest | Self::Layouts);
+        let is_dir =
+            matches!(self, Self::QemuSamples | Self::BlkidSamples | Self::MicroGuest | Self::Layouts);
         let suffix = if is_dir { "" } else { ".raw" };
         Ok(cache_dir()?.join(format!("{}.{digest}{suffix}", self.name())))
     }

@@ -8,6 +8,7 @@ use kiln_disk::wire::{bytes, le16, le32};
 use kiln_disk::{Disk, GuestOffset};
 
 use super::{Entry, FileSystem, FsError, Kind, Result, Stat};
+use crate::text::label;
 use crate::volume::Space;
 
 /// Directory entries that are read of one directory.
@@ -199,6 +200,28 @@ impl Fat {
         }
         Ok(node)
     }
+}
+
+/// The label in the root directory, without the blanks at its end; empty where there is none.
+///
+/// # Errors
+/// [`FsError`].
+pub(crate) fn volume_label(disk: &Arc<dyn Disk>) -> Result<String> {
+    let fat = Fat::open(disk)?;
+    let table = fat.directory(fat.root())?;
+    let entry = table.chunks_exact(32).take_while(|entry| entry.first() != Some(&0)).find(|entry| {
+        let attributes = entry.get(11).copied().unwrap_or(0);
+        // ATTR_VOLUME_ID alone; a part of a long name has it as well. No cluster belongs to it.
+        entry.first() != Some(&0xe5)
+            && attributes & 0x3f != 0x0f
+            && attributes & 0x18 == 0x08
+            && (le16(entry, 20), le16(entry, 26)) == (Some(0), Some(0))
+    });
+    let mut name = entry.and_then(|entry| bytes::<11>(entry, 0)).unwrap_or_default();
+    if let [first @ 0x05, ..] = &mut name {
+        *first = 0xe5;
+    }
+    Ok(label(&name))
 }
 
 /// The files in a directory's bytes: deleted entries, volume labels, `.` and `..` are left out.

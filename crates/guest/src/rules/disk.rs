@@ -1,6 +1,7 @@
 //! Rules of the partition table.
 
 use kiln_disk::partition::{GptCopy, GptFault, PartitionType, Scheme, TableFault, types};
+use kiln_disk::wire::le32;
 
 use super::{Case, Firmware, Hits, Impact};
 use crate::facts::{Seen, fault_words};
@@ -41,7 +42,10 @@ pub(super) fn table(case: &Case<'_>, hits: &mut Hits) {
         let what = match content {
             Content::Empty => "the disk begins with zeros: there is no partition table".to_owned(),
             Content::Unknown => "there is no partition table, and no file system that is known".to_owned(),
-            other => format!("there is no partition table: {} covers the whole disk", other.word()),
+            _ => {
+                let kind = whole.map_or("", |volume| volume.probed.kind.as_str());
+                format!("there is no partition table: {kind} covers the whole disk")
+            }
         };
         if content == Content::Empty || content == Content::Unknown || case.place.id == "tencent" {
             hits.add(what, Seen::Disk { disk_byte: 0 });
@@ -59,6 +63,34 @@ pub(super) fn iso(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// Whether a table says that a BSD, Solaris, Haiku or macOS is in a partition: their slices and disk labels within it are
+/// not read.
+fn is_of_another_system(kind: PartitionType) -> bool {
+    match kind {
+        PartitionType::Mbr(kind) => matches!(kind, 0xa5 | 0xa6 | 0xa8 | 0xa9 | 0xaf | 0xbf | 0xeb),
+        // The first field of the GUIDs: FreeBSD's seven, OpenBSD, NetBSD's six, Apple's HFS+ and APFS, Haiku, Solaris.
+        PartitionType::Gpt(guid) => matches!(
+            le32(&guid.0, 0),
+            Some(
+                0x516e_7cb4
+                    ..=0x516e_7cba
+                        | 0x824c_c7a0
+                        | 0x49f4_8d32
+                        | 0x49f4_8d5a
+                        | 0x49f4_8d82
+                        | 0x49f4_8daa
+                        | 0x2db5_19c4
+                        | 0x2db5_19ec
+                        | 0x4846_5300
+                        | 0x7c34_57ef
+                        | 0x4246_5331
+                        | 0x6a82_cb45
+                        | 0x6a85_cf4d
+            )
+        ),
+    }
+}
+
 /// os.root
 pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
     if !case.report.roots.is_empty() {
@@ -70,6 +102,22 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
     }
     if contents().any(|content| matches!(content, Content::Luks | Content::BitLocker | Content::MdRaid)) {
         return hits.unknown("the root may be in an encrypted or RAID volume, which is not opened");
+    }
+    // FreeBSD on UFS or ZFS, Linux on F2FS or a live system's squashfs: these start, and are not looked into.
+    let closed = case.report.volumes.iter().find(|volume| {
+        matches!(
+            volume.probed.content,
+            Content::Foreign | Content::F2fs | Content::Erofs | Content::Squashfs | Content::Iso9660
+        )
+    });
+    if let Some(volume) = closed {
+        let kind = &volume.probed.kind;
+        return hits.unknown(format!("the root may be on {kind} ({}), which is not read here", volume.place));
+    }
+    let partitions = case.report.tables.iter().flat_map(|table| &table.partitions);
+    if let Some(other) = partitions.into_iter().find(|partition| is_of_another_system(partition.kind)) {
+        let (number, kind) = (other.number, other.kind);
+        return hits.unknown(format!("partition {number} (type {kind}) is of a system that is not judged"));
     }
     let unreadable = case.report.volumes.iter().find(|volume| {
         matches!(volume.probed.content, Content::Ext | Content::Xfs | Content::Btrfs)
@@ -86,8 +134,13 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
     {
         return hits.unknown("the root may be on a logical volume of a kind that is not read");
     }
-    let seen: Vec<&str> =
-        contents().filter(|content| *content != Content::Empty).map(Content::word).collect();
+    let seen: Vec<&str> = case
+        .report
+        .volumes
+        .iter()
+        .filter(|volume| volume.probed.content != Content::Empty)
+        .map(|volume| volume.probed.kind.as_str())
+        .collect();
     let what = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
     hits.add(format!("no volume holds a system; there is: {what}"), Seen::Disk { disk_byte: 0 });
 }

@@ -73,7 +73,10 @@ fn unlike(line: &Line, volume: &Volume) -> Option<String> {
 }
 
 /// Kinds that are recognised here when they are there.
-const KNOWN: [&str; 9] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "msdos", "f2fs", "squashfs"];
+const KNOWN: [&str; 17] = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "msdos", "f2fs", "squashfs", "erofs", "exfat", "ntfs",
+    "jfs", "reiserfs", "nilfs2", "ocfs2", "gfs2",
+];
 
 fn missing_subvolume(line: &Line, volume: &Volume) -> Option<String> {
     let path = line.options.iter().find_map(|option| option.strip_prefix("subvol="))?;

@@ -1,5 +1,6 @@
 //! Volumes: everything on the disks that may hold a file system, from partitions to logical volumes.
 
+mod foreign;
 pub mod lvm;
 mod probe;
 
@@ -149,7 +150,7 @@ pub fn layout(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>) -> kiln_disk::Resul
 impl Layout {
     fn add(&mut self, place: Place, disk: Arc<dyn Disk>) -> kiln_disk::Result<()> {
         if self.volumes.len() < MAX_VOLUMES {
-            let probed = probe(disk.as_ref())?;
+            let probed = probe(&disk)?;
             self.volumes.push(Volume { place, len: disk.disk_len(), probed, disk });
         }
         Ok(())

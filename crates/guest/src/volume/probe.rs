@@ -3,10 +3,14 @@
 //! Sources: Linux `fs/ext4/ext4.h`, XFS Algorithms and Data Structures, btrfs on-disk format, Microsoft FAT
 //! specification, ECMA-119, LUKS1/LUKS2 on-disk format, `mdp_superblock_1` of Linux `md_p.h`, libblkid.
 
+use std::sync::Arc;
+
 use kiln_disk::wire::{be16, be32, be64, bytes, le16, le32, le64};
 use kiln_disk::{Disk, Error, GuestOffset, Result};
 use serde::Serialize;
 
+use super::foreign;
+use crate::fs::FsError;
 use crate::text::{label, uuid};
 
 /// Kinds of content.
@@ -43,6 +47,8 @@ pub enum Content {
     Luks,
     /// BitLocker.
     BitLocker,
+    /// Another file system or container that is known by name only; [`Probed::kind`] is its word.
+    Foreign,
     /// GRUB's core, in a BIOS boot partition.
     GrubCore,
     /// Only zeros in its first bytes.
@@ -71,6 +77,7 @@ impl Content {
             Self::MdRaid => "linux_raid_member",
             Self::Luks => "crypto_LUKS",
             Self::BitLocker => "BitLocker",
+            Self::Foreign => "foreign",
             Self::GrubCore => "GRUB core",
             Self::Empty => "empty",
             Self::Unknown => "unknown",
@@ -125,7 +132,7 @@ pub struct Probed {
 }
 
 impl Probed {
-    fn new(content: Content, kind: &str) -> Self {
+    pub(super) fn new(content: Content, kind: &str) -> Self {
         Self {
             content,
             kind: kind.to_owned(),
@@ -153,20 +160,23 @@ impl Probed {
 ///
 /// # Errors
 /// I/O, and a budget that is used up.
-pub fn probe(disk: &dyn Disk) -> Result<Probed> {
-    let head = read(disk, 0, 72 << 10)?;
-    for look in [luks, md, lvm, xfs, ext, btrfs, bitlocker_ntfs_fat, swap, squashfs, iso] {
-        if let Some(found) = look(&head) {
+pub fn probe(disk: &Arc<dyn Disk>) -> Result<Probed> {
+    let head = read(disk.as_ref(), 0, 72 << 10)?;
+    for look in [luks, md, lvm, xfs, ext, btrfs, bitlocker_ntfs_fat, swap, squashfs, foreign::probe, iso] {
+        if let Some(mut found) = look(&head) {
+            match found.content {
+                Content::Fat => found.label = fat_label(disk)?,
+                Content::ExFat => found.label = foreign::exfat_label(disk.as_ref(), &head)?,
+                _ => {}
+            }
             return Ok(found);
         }
     }
-    // md metadata of versions 0.90 and 1.0 is at the end.
-    let len = disk.disk_len();
-    for at in [len.saturating_sub(8192) & !4095, (len & !0xffff).saturating_sub(65536)] {
-        let tail = read(disk, at, 4096)?;
-        if le32(&tail, 0) == Some(0xa92b_4efc) {
-            return Ok(Probed::new(Content::MdRaid, "md RAID"));
-        }
+    if let Some(found) = md_at_end(disk.as_ref())? {
+        return Ok(found);
+    }
+    if let Some(found) = foreign::probe_deep(disk.as_ref())? {
+        return Ok(found);
     }
     // diskboot.img (grub-core/boot/i386/pc/diskboot.S) prints this word.
     if head.get(..512).is_some_and(|sector| sector.windows(7).any(|word| word == b"loading")) {
@@ -176,7 +186,17 @@ pub fn probe(disk: &dyn Disk) -> Result<Probed> {
     Ok(Probed::new(kind, kind.word()))
 }
 
-fn read(disk: &dyn Disk, at: u64, len: u64) -> Result<Vec<u8>> {
+/// The label that Linux and Windows show is the one in the root directory; that of the boot sector is not looked at.
+fn fat_label(disk: &Arc<dyn Disk>) -> Result<String> {
+    match crate::fs::fat::volume_label(disk) {
+        Ok(label) => Ok(label),
+        Err(FsError::Disk(error @ (Error::Io { .. } | Error::Cancelled))) => Err(error),
+        Err(FsError::Disk(error)) if error.code().starts_with("budget.") => Err(error),
+        Err(_) => Ok(String::new()),
+    }
+}
+
+pub(super) fn read(disk: &dyn Disk, at: u64, len: u64) -> Result<Vec<u8>> {
     let len = len.min(disk.disk_len().saturating_sub(at));
     let mut buf = vec![0; usize::try_from(len).unwrap_or(0)];
     match disk.read_guest(GuestOffset::new(at), &mut buf) {
@@ -194,6 +214,9 @@ fn luks(head: &[u8]) -> Option<Probed> {
     let version = be16(head, 6)?;
     let mut found = Probed::new(Content::Luks, &format!("LUKS{version}"));
     found.uuid = label(head.get(168..208)?);
+    if version == 2 {
+        found.label = label(head.get(24..72)?);
+    }
     Some(found)
 }
 
@@ -203,6 +226,31 @@ fn md(head: &[u8]) -> Option<Probed> {
     found.uuid = uuid(head.get(at.checked_add(16)?..)?);
     found.label = label(head.get(at.checked_add(32)?..at.checked_add(64)?)?);
     Some(found)
+}
+
+/// Metadata of version 1.0 is 8 KiB before the end at most, of version 0.90 in the last whole 64 KiB but one. The latter
+/// keeps its id in words of the machine's order, and blkid spells them as numbers.
+fn md_at_end(disk: &dyn Disk) -> Result<Option<Probed>> {
+    let len = disk.disk_len();
+    for (at, is_old) in
+        [(len.saturating_sub(8192) & !4095, false), ((len & !0xffff).saturating_sub(65536), true)]
+    {
+        let tail = read(disk, at, 4096)?;
+        if le32(&tail, 0) != Some(0xa92b_4efc) {
+            continue;
+        }
+        let mut found = Probed::new(Content::MdRaid, "md RAID");
+        if is_old {
+            let words = [20, 52, 56, 60].into_iter().filter_map(|at| le32(&tail, at));
+            let id: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+            found.uuid = uuid(&id);
+        } else {
+            found.uuid = tail.get(16..).map(uuid).unwrap_or_default();
+            found.label = tail.get(32..64).map(label).unwrap_or_default();
+        }
+        return Ok(Some(found));
+    }
+    Ok(None)
 }
 
 fn lvm(head: &[u8]) -> Option<Probed> {
@@ -253,6 +301,12 @@ fn ext(head: &[u8]) -> Option<Probed> {
         return None;
     }
     let (compat, incompat, ro_compat) = (le32(sb, 0x5c)?, le32(sb, 0x60)?, le32(sb, 0x64)?);
+    // A journal of its own, for a file system elsewhere.
+    if incompat & 0x8 != 0 {
+        let mut found = Probed::new(Content::Foreign, "jbd");
+        found.uuid = uuid(sb.get(0x68..0x78)?);
+        return Some(found);
+    }
     // Extents, 64 bit, flexible groups, large or inline files: only ext4 has them. ext3 has a journal.
     let kind = match () {
         () if incompat & (0x40 | 0x80 | 0x200 | 0x8000) != 0 || ro_compat & 0x478 != 0 => "ext4",
@@ -346,8 +400,6 @@ fn bitlocker_ntfs_fat(head: &[u8]) -> Option<Probed> {
     let mut found = Probed::new(Content::Fat, "vfat");
     let at: usize = if geometry.is_fat32() { 64 } else { 36 };
     found.uuid = serial(le32(head, at.checked_add(3)?)?);
-    let name = label(head.get(at.checked_add(7)?..at.checked_add(18)?)?);
-    found.label = if name == "NO NAME" { String::new() } else { name };
     let dirty = head.get(at.checked_add(1)?).is_some_and(|flags| flags & 1 != 0);
     found.state = Some(if dirty { FsState::Dirty } else { FsState::Clean });
     Some(found)
@@ -357,27 +409,29 @@ fn serial(id: u32) -> String {
     format!("{:04X}-{:04X}", id >> 16, id & 0xffff)
 }
 
+/// Swap space (Linux `include/linux/swap.h`), or a sleeping system in it. The first version has no id.
 fn swap(head: &[u8]) -> Option<Probed> {
-    let page = [4096_usize, 8192, 16384, 65536].into_iter().find(|page| {
-        let magic = page.checked_sub(10).and_then(|at| bytes::<10>(head, at));
-        magic == Some(*b"SWAPSPACE2") || magic == Some(*b"SWAP-SPACE")
+    let sleeping = |magic: &[u8; 10]| {
+        ["S1SUSPEND\0", "S2SUSPEND\0", "ULSUSPEND\0", "LINHIB0001"]
+            .iter()
+            .any(|word| word.as_bytes() == magic)
+    };
+    let magic = [4096_usize, 8192, 16384, 65536].into_iter().find_map(|page| {
+        let magic = page.checked_sub(10).and_then(|at| bytes::<10>(head, at))?;
+        (magic == *b"SWAPSPACE2" || magic == *b"SWAP-SPACE" || sleeping(&magic)).then_some(magic)
     })?;
-    let _ = page;
-    let mut found = Probed::new(Content::Swap, "swap");
-    found.uuid = uuid(head.get(1036..1052)?);
-    found.label = label(head.get(1052..1068)?);
+    let tuxonice = head.starts_with(b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c");
+    let kind = if sleeping(&magic) || tuxonice { "swsuspend" } else { "swap" };
+    let mut found = Probed::new(Content::Swap, kind);
+    if magic != *b"SWAP-SPACE" {
+        found.uuid = uuid(head.get(1036..1052)?);
+        found.label = label(head.get(1052..1068)?);
+    }
     Some(found)
 }
 
 fn squashfs(head: &[u8]) -> Option<Probed> {
-    let erofs = le32(head, 1024) == Some(0xe0f5_e1e2);
-    let f2fs = le32(head, 1024) == Some(0xf2f5_2010);
-    match () {
-        () if head.starts_with(b"hsqs") => Some(Probed::new(Content::Squashfs, "squashfs")),
-        () if erofs => Some(Probed::new(Content::Erofs, "erofs")),
-        () if f2fs => Some(Probed::new(Content::F2fs, "f2fs")),
-        () => None,
-    }
+    head.starts_with(b"hsqs").then(|| Probed::new(Content::Squashfs, "squashfs"))
 }
 
 fn iso(head: &[u8]) -> Option<Probed> {
@@ -386,5 +440,18 @@ fn iso(head: &[u8]) -> Option<Probed> {
     }
     let mut found = Probed::new(Content::Iso9660, "iso9660");
     found.label = label(head.get(0x8028..0x8048)?);
+    // Time of the last change, else of the making (ECMA-119, 8.4.27): what blkid takes for an id.
+    let time = |at: usize| {
+        let digits = head.get(at..at.checked_add(16)?)?;
+        let text =
+            std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        text.bytes().any(|byte| byte != b'0').then_some(text)
+    };
+    if let Some((year, rest)) =
+        time(0x833e).or_else(|| time(0x832d)).and_then(|text| text.split_at_checked(4))
+    {
+        let pairs: Vec<&str> = (0..12).step_by(2).filter_map(|at| rest.get(at..)?.get(..2)).collect();
+        found.uuid = format!("{year}-{}", pairs.join("-"));
+    }
     Some(found)
 }
