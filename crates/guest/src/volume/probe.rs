@@ -122,6 +122,9 @@ pub struct Probed {
     pub space: Option<Space>,
     /// Features that some readers refuse.
     pub features: Vec<&'static str>,
+    /// The version of its format, where it says one: "3.1" of an NTFS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Probed {
@@ -134,6 +137,7 @@ impl Probed {
             state: None,
             space: None,
             features: Vec::new(),
+            version: None,
         }
     }
 
@@ -145,7 +149,7 @@ impl Probed {
     /// Whether it is a file system that this crate lists and reads.
     #[must_use]
     pub fn readable(&self) -> bool {
-        matches!(self.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat)
+        matches!(self.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat | Content::Ntfs)
     }
 }
 

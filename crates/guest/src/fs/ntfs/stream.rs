@@ -1,0 +1,132 @@
+//! The bytes of an attribute, wherever they are.
+
+use std::sync::Arc;
+
+use kiln_disk::{Disk, GuestOffset};
+
+use super::record::{Attribute, Body, COMPRESSED, ENCRYPTED, Run};
+use super::{FsError, Result};
+
+/// An attribute with all its pieces.
+#[derive(Debug, Clone)]
+pub(super) struct Stream {
+    content: Content,
+    /// Why its bytes cannot be given.
+    closed: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Resident(Vec<u8>),
+    Clusters { runs: Vec<Run>, len: u64, initialized: u64 },
+}
+
+impl Stream {
+    /// Joins the pieces of one attribute; `None` when there are none.
+    pub(super) fn join(mut pieces: Vec<&Attribute>) -> Result<Option<Self>> {
+        let lowest = |piece: &Attribute| match piece.body {
+            Body::Resident(_) => 0,
+            Body::Runs { lowest, .. } => lowest,
+        };
+        pieces.sort_by_key(|piece| lowest(piece));
+        let Some(first) = pieces.first() else { return Ok(None) };
+        // In a directory's index, which is in the record, the flags are what its new files will have.
+        let outside = matches!(first.body, Body::Runs { .. });
+        let closed = match first.flags {
+            flags if outside && flags & ENCRYPTED != 0 => Some("the file is encrypted (EFS)"),
+            flags if outside && flags & COMPRESSED != 0 => Some("the file is compressed (LZNT1)"),
+            _ => None,
+        };
+        let content = match &first.body {
+            Body::Resident(bytes) => Content::Resident(bytes.clone()),
+            Body::Runs { len, initialized, .. } => {
+                let mut all: Vec<Run> = Vec::new();
+                for piece in &pieces {
+                    let Body::Runs { lowest, runs, .. } = &piece.body else {
+                        return Err(damaged("an attribute is in the record and outside of it"));
+                    };
+                    if *lowest != all.last().map_or(0, Run::end) {
+                        return Err(damaged("a piece of an attribute is missing"));
+                    }
+                    all.extend_from_slice(runs);
+                }
+                Content::Clusters { runs: all, len: *len, initialized: *initialized }
+            }
+        };
+        Ok(Some(Self { content, closed }))
+    }
+
+    /// Bytes.
+    pub(super) fn len(&self) -> u64 {
+        match &self.content {
+            Content::Resident(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Content::Clusters { len, .. } => *len,
+        }
+    }
+
+    /// Fills `buf` from byte `at`, as far as the stream goes.
+    pub(super) fn read(&self, disk: &Arc<dyn Disk>, cluster: u64, at: u64, buf: &mut [u8]) -> Result<usize> {
+        if let Some(why) = self.closed {
+            return Err(FsError::Unsupported(why.to_owned()));
+        }
+        let left = usize::try_from(self.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        let want = buf.len().min(left);
+        let Some(buf) = buf.get_mut(..want) else { return Ok(0) };
+        match &self.content {
+            Content::Resident(bytes) => {
+                let from = usize::try_from(at).unwrap_or(usize::MAX);
+                let bytes = bytes.get(from..).unwrap_or_default();
+                buf.copy_from_slice(bytes.get(..want).unwrap_or_default());
+            }
+            Content::Clusters { runs, initialized, .. } => {
+                clusters(disk, cluster, runs, *initialized, at, buf)?;
+            }
+        }
+        Ok(want)
+    }
+
+    /// All of it, when it is at most `limit` bytes long.
+    pub(super) fn all(&self, disk: &Arc<dyn Disk>, cluster: u64, limit: u64) -> Result<Vec<u8>> {
+        if self.len() > limit {
+            return Err(FsError::TooLong { len: self.len(), limit });
+        }
+        let mut bytes = vec![0; usize::try_from(self.len()).unwrap_or(0)];
+        self.read(disk, cluster, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn damaged(why: &str) -> FsError {
+    FsError::Damaged(why.to_owned())
+}
+
+/// Fills `buf` from byte `at` of what lies in runs; holes and what was never written are zeros.
+fn clusters(
+    disk: &Arc<dyn Disk>,
+    cluster: u64,
+    runs: &[Run],
+    initialized: u64,
+    at: u64,
+    buf: &mut [u8],
+) -> Result<()> {
+    buf.fill(0);
+    let written = usize::try_from(initialized.saturating_sub(at)).unwrap_or(usize::MAX);
+    let (mut at, mut rest) = (at, buf.get_mut(..written.min(buf.len())).unwrap_or_default());
+    while !rest.is_empty() {
+        let virtual_cluster = at.checked_div(cluster).unwrap_or(0);
+        let inside = at.checked_rem(cluster).unwrap_or(0);
+        let index = runs.partition_point(|run| run.end() <= virtual_cluster);
+        let run = runs.get(index).ok_or_else(|| damaged("a file has fewer clusters than bytes"))?;
+        let skipped = virtual_cluster.saturating_sub(run.first);
+        let bytes = run.clusters.saturating_sub(skipped).saturating_mul(cluster).saturating_sub(inside);
+        let len = rest.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let Some((target, behind)) = std::mem::take(&mut rest).split_at_mut_checked(len) else { break };
+        if let Some(place) = run.at {
+            let place = place.saturating_add(skipped).saturating_mul(cluster).saturating_add(inside);
+            disk.read_guest(GuestOffset::new(place), target)?;
+        }
+        at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        rest = behind;
+    }
+    Ok(())
+}
