@@ -316,11 +316,14 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
     assert_eq!(space.total, number("Volume Size in Clusters:") * cluster);
 }
 
-/// Files that are there and whose bytes are not given; links that lead in the volume and out of it.
+/// Links that lead in the volume and out of it; files in a directory that packs them.
 #[test]
-fn ntfs_links_stay_inside_and_packed_files_are_named() {
+fn ntfs_links_stay_inside_and_packed_files_are_unpacked() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
+    // Units that are packed, one that cannot be, one of zeros, a part of one.
+    let words = "the quick brown fox jumps over the lazy dog; ".repeat(2000);
+    let packed = [words.as_bytes(), &noise(200_000, 9), &[0; 150_000], words.as_bytes(), b"end"].concat();
     kiln_testkit::windows::ntfs(&image, 24 << 20, 0, &dir.path().join("mnt"), |root| {
         let attribute = |path: &str, name: &str, value: &[u8]| {
             let program = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3]))";
@@ -344,7 +347,7 @@ fn ntfs_links_stay_inside_and_packed_files_are_named() {
         // Directories whose new files are packed.
         std::fs::create_dir(root.join("packed")).unwrap();
         attribute("packed", "system.ntfs_attrib", &0x810_u32.to_le_bytes());
-        std::fs::write(root.join("packed/file"), "z".repeat(100_000)).unwrap();
+        std::fs::write(root.join("packed/file"), &packed).unwrap();
         std::fs::write(root.join("packed/small"), "in its record").unwrap();
     });
     let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
@@ -352,12 +355,12 @@ fn ntfs_links_stay_inside_and_packed_files_are_named() {
     let kind = |path: &str| fs.stat(path.as_bytes()).unwrap().kind;
     assert_eq!((kind("/Documents and Settings"), kind("/data")), (Kind::Link, Kind::Special));
     assert_eq!(fs.read_link(b"/documents AND settings").unwrap(), b"/Users");
-    assert_eq!(fs.stat(b"/packed/file").unwrap().len, 100_000);
-    let answer = fs.read(b"/packed/file", 0, &mut [0; 10]);
-    assert!(
-        matches!(&answer, Err(kiln_guest::fs::FsError::Unsupported(why)) if why.contains("LZNT1")),
-        "{answer:?}"
-    );
+    assert_eq!(fs.stat(b"/packed/file").unwrap().len, packed.len() as u64);
+    for (at, len) in [(0, packed.len()), (65_535, 3), (70_000, 140_000), (packed.len() - 3, 10)] {
+        let mut bytes = vec![1; len];
+        let read = fs.read(b"/packed/file", at as u64, &mut bytes).unwrap();
+        assert!(bytes[..read] == packed[at..at + read] && read == len.min(packed.len() - at), "{at}");
+    }
     let mut small = [0; 13];
     assert_eq!(fs.read(b"/packed/small", 0, &mut small).unwrap(), 13);
     let mut tree = kiln_guest::tree::Tree::default();

@@ -1,11 +1,12 @@
 //! NTFS of Windows NT 4 to 11, read only, by a reader of our own.
 //!
 //! Names are found without regard to case, by the volume's own table (`$UpCase`), short names too. Links lead inside
-//! the volume or nowhere. Files that are compressed, encrypted, or kept elsewhere (WOF, deduplication) are listed and
-//! not read. Sources: Linux `fs/ntfs3/ntfs.h`, the documentation of the Linux-NTFS project, Microsoft MS-FSCC 2.1.2.
+//! the volume or nowhere. Compressed files are unpacked; those that are encrypted or kept elsewhere (WOF,
+//! deduplication) are listed and not read. Sources: Linux `fs/ntfs3/ntfs.h`, the documentation of the Linux-NTFS project, Microsoft MS-FSCC 2.1.2.
 
 mod index;
 mod link;
+mod lznt1;
 mod record;
 mod stream;
 

@@ -14,6 +14,7 @@ pub(super) const REPARSE_POINT: u32 = 0xc0;
 
 /// Attribute flags: what is stored is not what is read.
 pub(super) const COMPRESSED: u16 = 0x00ff;
+pub(super) const LZNT1: u16 = 0x0001;
 pub(super) const ENCRYPTED: u16 = 0x4000;
 
 /// Attributes of one record: it holds 4096 bytes at most, an attribute has 24.
@@ -58,6 +59,8 @@ pub(super) enum Body {
         len: u64,
         /// Bytes from which on it reads as zeros.
         initialized: u64,
+        /// Clusters that are compressed together; 0 for none.
+        unit: u64,
     },
 }
 
@@ -149,7 +152,11 @@ fn attribute(bytes: &[u8], kind: u32, clusters: u64) -> Option<Attribute> {
             0 => (le64(bytes, 48)?, le64(bytes, 56)?),
             _ => (0, 0),
         };
-        Body::Runs { lowest, runs, len, initialized }
+        let unit = match le16(bytes, 34)? {
+            0 => 0,
+            power => 1_u64.checked_shl(u32::from(power))?,
+        };
+        Body::Runs { lowest, runs, len, initialized, unit }
     };
     Some(Attribute { kind, name, flags: le16(bytes, 12)?, body })
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kiln_disk::{Disk, GuestOffset};
 
-use super::record::{Attribute, Body, COMPRESSED, ENCRYPTED, Run};
+use super::lznt1;
+use super::record::{Attribute, Body, COMPRESSED, ENCRYPTED, LZNT1, Run};
 use super::{FsError, Result};
 
 /// An attribute with all its pieces.
@@ -18,8 +19,17 @@ pub(super) struct Stream {
 #[derive(Debug, Clone)]
 enum Content {
     Resident(Vec<u8>),
-    Clusters { runs: Vec<Run>, len: u64, initialized: u64 },
+    Clusters {
+        runs: Vec<Run>,
+        len: u64,
+        initialized: u64,
+        /// Clusters that are packed together; 0 for none.
+        unit: u64,
+    },
 }
+
+/// Bytes that are packed together at most.
+const MAX_UNIT: u64 = 1 << 20;
 
 impl Stream {
     /// Joins the pieces of one attribute; `None` when there are none.
@@ -34,12 +44,14 @@ impl Stream {
         let outside = matches!(first.body, Body::Runs { .. });
         let closed = match first.flags {
             flags if outside && flags & ENCRYPTED != 0 => Some("the file is encrypted (EFS)"),
-            flags if outside && flags & COMPRESSED != 0 => Some("the file is compressed (LZNT1)"),
+            flags if outside && !matches!(flags & COMPRESSED, 0 | LZNT1) => {
+                Some("the file is compressed by an unknown method")
+            }
             _ => None,
         };
         let content = match &first.body {
             Body::Resident(bytes) => Content::Resident(bytes.clone()),
-            Body::Runs { len, initialized, .. } => {
+            Body::Runs { len, initialized, unit, .. } => {
                 let mut all: Vec<Run> = Vec::new();
                 for piece in &pieces {
                     let Body::Runs { lowest, runs, .. } = &piece.body else {
@@ -50,7 +62,8 @@ impl Stream {
                     }
                     all.extend_from_slice(runs);
                 }
-                Content::Clusters { runs: all, len: *len, initialized: *initialized }
+                let unit = if first.flags & COMPRESSED == LZNT1 { *unit } else { 0 };
+                Content::Clusters { runs: all, len: *len, initialized: *initialized, unit }
             }
         };
         Ok(Some(Self { content, closed }))
@@ -78,8 +91,11 @@ impl Stream {
                 let bytes = bytes.get(from..).unwrap_or_default();
                 buf.copy_from_slice(bytes.get(..want).unwrap_or_default());
             }
-            Content::Clusters { runs, initialized, .. } => {
+            Content::Clusters { runs, initialized, unit: 0, .. } => {
                 clusters(disk, cluster, runs, *initialized, at, buf)?;
+            }
+            Content::Clusters { runs, initialized, unit, .. } => {
+                packed(disk, (cluster, *unit), runs, *initialized, at, buf)?;
             }
         }
         Ok(want)
@@ -129,4 +145,67 @@ fn clusters(
         rest = behind;
     }
     Ok(())
+}
+
+/// Fills `buf` from byte `at` of what is packed in units of clusters: a unit without holes is as it is, one without
+/// clusters is zeros, any other begins with what is packed.
+fn packed(
+    disk: &Arc<dyn Disk>,
+    (cluster, unit): (u64, u64),
+    runs: &[Run],
+    initialized: u64,
+    at: u64,
+    buf: &mut [u8],
+) -> Result<()> {
+    buf.fill(0);
+    let size = cluster.saturating_mul(unit);
+    if size == 0 || size > MAX_UNIT {
+        return Err(damaged("a file is packed in units of no usual size"));
+    }
+    let written = usize::try_from(initialized.saturating_sub(at)).unwrap_or(usize::MAX);
+    let (mut at, mut rest) = (at, buf.get_mut(..written.min(buf.len())).unwrap_or_default());
+    let mut whole = vec![0; usize::try_from(size).unwrap_or(0)];
+    while !rest.is_empty() {
+        let start = at.checked_div(size).unwrap_or(0).saturating_mul(size);
+        unpack(disk, (cluster, unit), runs, start, &mut whole)?;
+        let inside = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+        let part = whole.get(inside..).unwrap_or_default();
+        let len = part.len().min(rest.len());
+        let Some((target, behind)) = std::mem::take(&mut rest).split_at_mut_checked(len) else { break };
+        target.copy_from_slice(part.get(..len).unwrap_or_default());
+        at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// One unit, from byte `start` of its file.
+fn unpack(
+    disk: &Arc<dyn Disk>,
+    (cluster, unit): (u64, u64),
+    runs: &[Run],
+    start: u64,
+    whole: &mut [u8],
+) -> Result<()> {
+    let first = start.checked_div(cluster).unwrap_or(0);
+    let index = runs.partition_point(|run| run.end() <= first);
+    // Clusters in use before the first hole.
+    let mut end = first;
+    for run in runs.get(index..).unwrap_or_default() {
+        if run.at.is_none() || run.first > end || end >= first.saturating_add(unit) {
+            break;
+        }
+        end = run.end();
+    }
+    let used = end.saturating_sub(first).min(unit);
+    if used == 0 {
+        whole.fill(0);
+        return Ok(());
+    }
+    if used == unit {
+        return clusters(disk, cluster, runs, u64::MAX, start, whole);
+    }
+    let mut bytes = vec![0; usize::try_from(used.saturating_mul(cluster)).unwrap_or(0)];
+    clusters(disk, cluster, runs, u64::MAX, start, &mut bytes)?;
+    lznt1::unpack(&bytes, whole).ok_or_else(|| damaged("a compressed file is damaged"))
 }
