@@ -270,7 +270,7 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     let mut expected = Listing::new();
-    kiln_testkit::windows::ntfs(&image, 96 << 20, 0, &dir.path().join("mnt"), |root| {
+    kiln_testkit::windows::ntfs(&[], &image, (96 << 20, 0), &dir.path().join("mnt"), |root| {
         fill(root, false);
         std::fs::write(root.join("newline\nand\ttab"), "odd").unwrap();
         std::fs::write(root.join("n".repeat(255)), "longest").unwrap();
@@ -316,6 +316,21 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
     assert_eq!(space.total, number("Volume Size in Clusters:") * cluster);
 }
 
+/// Clusters shorter than a record, and longer than an index block; records of 4096 bytes.
+#[test]
+fn ntfs_trees_of_odd_clusters_are_those_that_ntfs_3g_shows() {
+    for words in [&["-c", "512"][..], &["-c", "65536"], &["-s", "4096"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        let mut expected = Listing::new();
+        kiln_testkit::windows::ntfs(words, &image, (80 << 20, 0), &dir.path().join("mnt"), |root| {
+            fill(root, false);
+            expected = by_kernel(root);
+        });
+        same(&image, Content::Ntfs, expected);
+    }
+}
+
 /// Links that lead in the volume and out of it; files in a directory that packs them.
 #[test]
 fn ntfs_links_stay_inside_and_packed_files_are_unpacked() {
@@ -324,7 +339,7 @@ fn ntfs_links_stay_inside_and_packed_files_are_unpacked() {
     // Units that are packed, one that cannot be, one of zeros, a part of one.
     let words = "the quick brown fox jumps over the lazy dog; ".repeat(2000);
     let packed = [words.as_bytes(), &noise(200_000, 9), &[0; 150_000], words.as_bytes(), b"end"].concat();
-    kiln_testkit::windows::ntfs(&image, 24 << 20, 0, &dir.path().join("mnt"), |root| {
+    kiln_testkit::windows::ntfs(&[], &image, (24 << 20, 0), &dir.path().join("mnt"), |root| {
         let attribute = |path: &str, name: &str, value: &[u8]| {
             let program = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3]))";
             let value: String = value.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -16,7 +16,7 @@ use kiln_disk::{
 use kiln_guest::facts::Depth;
 use kiln_guest::rules::{Firmware, Options, PLACES, Verdict, place};
 use kiln_guest::{Examination, Judgement, examine, judge};
-use kiln_testkit::windows::{FIRST, I386, Windows, bcd, program, texts};
+use kiln_testkit::windows::{AMD64, FIRST, I386, Windows, bcd, program, texts};
 
 /// A raw file as a disk.
 struct Raw(FileSource);
@@ -233,6 +233,32 @@ const CASES: &[Case] = &[
         ids: &["win.hyperv"],
         detail: "vmbus: StartOverride is 3",
         ..STOPS
+    },
+    Case {
+        name: "no driver of Hyper-V's, and the IDE disk of the first generation",
+        edit: |it| {
+            it.system.driver("storvsc", 4);
+            for name in ["atapi", "intelide"] {
+                it.system.driver(name, 0);
+                it.files.insert(format!("Windows/System32/drivers/{name}.sys"), program(AMD64));
+            }
+        },
+        target: "azure",
+        ids: &["win.hyperv"],
+        detail: "by the slow IDE disk it starts all the same",
+        ..ADVICE
+    },
+    Case {
+        name: "a client at a place for servers",
+        edit: |it| {
+            let key = "Microsoft\\Windows NT\\CurrentVersion";
+            it.software.set(key, "ProductName", "string:Windows 10 Pro");
+            it.software.set(key, "InstallationType", "string:Client");
+        },
+        target: "tencent",
+        ids: &["win.place"],
+        detail: "Windows 10 Pro is not among the systems that are taken",
+        ..ADVICE
     },
     Case {
         name: "stornvme left out",

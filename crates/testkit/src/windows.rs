@@ -276,10 +276,10 @@ impl Windows {
             }
         };
         let mount = work.join("mnt");
-        ntfs(&drive, DRIVE, at, &mount, |root| fill(root, false));
+        ntfs(&[], &drive, (DRIVE, at), &mount, |root| fill(root, false));
         let system = work.join("system");
         if self.system_partition {
-            ntfs(&system, ESP, FIRST, &mount, |root| fill(root, true));
+            ntfs(&[], &system, (ESP, FIRST), &mount, |root| fill(root, true));
         }
         if self.dirty {
             // Without -d it asks for a check at the next start.
@@ -347,14 +347,15 @@ pub fn bcd(program: &str) -> Registry {
     registry
 }
 
-/// Makes an NTFS of `len` bytes that lies at byte `at` of its disk, and fills it.
+/// Makes an NTFS of `len` bytes that lies at byte `at` of its disk, and fills it. `words` go to mkntfs.
 ///
 /// # Panics
 /// When a tool fails.
-pub fn ntfs(image: &Path, len: u64, at: u64, mount: &Path, fill: impl FnOnce(&Path)) {
+pub fn ntfs(words: &[&str], image: &Path, (len, at): (u64, u64), mount: &Path, fill: impl FnOnce(&Path)) {
     File::create(image).and_then(|file| file.set_len(len)).expect("the volume");
     let start = (at / 512).to_string();
-    tool("mkntfs", &["-q", "-F", "-Q", "-p", &start, "-H", "255", "-S", "63", "-L", "System", text(image)]);
+    let usual = ["-q", "-F", "-Q", "-p", &start, "-H", "255", "-S", "63", "-L", "System"];
+    tool("mkntfs", &[&usual[..], words, &[text(image)]].concat());
     std::fs::create_dir_all(mount).expect("a place to mount");
     tool("ntfs-3g", &["-o", "rw,big_writes,noatime", text(image), text(mount)]);
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fill(mount)));

@@ -193,14 +193,13 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
     }
     let Started { mut tree, mut roots, fstab, esps, boot } = found;
     let (mut windows, mut os) = (None, os::read(&tree));
-    if let Some((volume, fs)) = windows::find(&layout, &mut problems)? {
-        if roots.is_empty() {
-            tree.mount("/", volume, fs);
-            (windows, os) =
-                windows::read(disks, &layout, &tree, volume, &esps).map(|(it, os)| (Some(it), Some(os)))?;
-        }
-        roots.push(volume);
+    let systems = windows::find(&layout, &mut problems)?;
+    if let (true, Some(fs), Some(volume)) = (roots.is_empty(), systems.first, systems.volumes.first()) {
+        tree.mount("/", *volume, fs);
+        (windows, os) =
+            windows::read(disks, &layout, &tree, *volume, &esps).map(|(it, os)| (Some(it), Some(os)))?;
     }
+    roots.extend(systems.volumes);
     let kernels = kernel::read(&tree, &esps, &boot, depth);
     let mut report = GuestReport {
         schema: "kiln.guest.v1",

@@ -157,26 +157,31 @@ pub struct Filter {
     pub fault: Option<String>,
 }
 
-/// The volume of a Windows, and its file system.
-pub(super) fn find(
-    layout: &Layout,
-    problems: &mut Vec<String>,
-) -> Result<Option<(usize, Box<dyn FileSystem>)>> {
-    let mut found = None;
+/// The volumes of all Windows systems, and the file system of the first.
+pub(super) fn find(layout: &Layout, problems: &mut Vec<String>) -> Result<Found> {
+    let mut found = Found { volumes: Vec::new(), first: None };
     for (index, volume) in layout.volumes.iter().enumerate() {
         if volume.probed.content != Content::Ntfs {
             continue;
         }
-        match open(&volume.disk, Content::Ntfs, &Root::Default)
-            .and_then(|fs| Ok((is_system(fs.as_ref())?, fs)))
-        {
-            Ok((true, fs)) if found.is_none() => found = Some((index, fs)),
+        let opened = open(&volume.disk, Content::Ntfs, &Root::Default);
+        match opened.and_then(|fs| Ok((is_system(fs.as_ref())?, fs))) {
+            Ok((true, fs)) => {
+                found.volumes.push(index);
+                found.first.get_or_insert(fs);
+            }
             Ok(_) => {}
             Err(FsError::Disk(error @ (Error::Io { .. } | Error::Cancelled))) => return Err(error),
             Err(error) => problems.push(format!("{}: {}", volume.place, super::root::told(&error))),
         }
     }
     Ok(found)
+}
+
+/// What [`find`] found.
+pub(super) struct Found {
+    pub(super) volumes: Vec<usize>,
+    pub(super) first: Option<Box<dyn FileSystem>>,
 }
 
 fn is_system(fs: &dyn FileSystem) -> Result<bool, FsError> {

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 type File<'a> = Hive<HiveFile<'a>>;
 
 /// Drivers that places need: of disks, their buses, and network cards.
-const DRIVERS: [&str; 22] = [
+const DRIVERS: [&str; 24] = [
     "viostor",
     "vioscsi",
     "netkvm",
@@ -30,6 +30,8 @@ const DRIVERS: [&str; 22] = [
     "ena",
     "gvnic",
     "gve",
+    "atapi",
+    "intelide",
     "xenbus",
     "xenvbd",
     "xennet",

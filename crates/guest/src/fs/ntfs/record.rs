@@ -141,7 +141,10 @@ pub(super) const REFERENCE: u64 = (1 << 48) - 1;
 fn attribute(bytes: &[u8], kind: u32, clusters: u64) -> Option<Attribute> {
     let name_at = usize::from(le16(bytes, 10)?);
     let name_len = usize::from(*bytes.get(9)?).checked_mul(2)?;
-    let name = units(bytes.get(name_at..name_at.checked_add(name_len)?)?);
+    let name = match name_len {
+        0 => Vec::new(),
+        _ => units(bytes.get(name_at..name_at.checked_add(name_len)?)?),
+    };
     let body = if *bytes.get(8)? == 0 {
         let (len, at) = (usize::try_from(le32(bytes, 16)?).ok()?, usize::from(le16(bytes, 20)?));
         Body::Resident(bytes.get(at..at.checked_add(len)?)?.to_vec())

@@ -1,6 +1,6 @@
 //! Rules of Windows' drivers: taken along by the loader, there as a file, bound to the device.
 
-use super::super::{Case, Hits, Impact};
+use super::super::{Case, Firmware, Hits, Impact};
 use super::needs::{self, Device};
 use crate::facts::Seen;
 use crate::facts::windows::{Driver, Windows};
@@ -21,13 +21,25 @@ fn disk(case: &Case<'_>, rule: &str, hits: &mut Hits) {
         .filter_map(|name| windows.driver(name))
         .filter(|it| it.starts_at_boot())
         .collect();
+    // The first generation of Hyper-V's machines shows the disk as an IDE disk too.
+    let emulated = rule == "win.hyperv"
+        && case.firmwares().any(|firmware| firmware == Firmware::Bios)
+        && super::super::boot::starts(case, Firmware::Bios)
+        && ["atapi", "intelide"].iter().all(|name| windows.driver(name).is_some_and(Driver::starts_at_boot));
+    let report = |hits: &mut Hits, (detail, seen, fix): (String, Seen, String)| match emulated {
+        true => hits.add_as(
+            Impact::Advice,
+            format!("{detail}; by the slow IDE disk it starts all the same"),
+            seen,
+        ),
+        false => hits.add_fix(detail, seen, fix),
+    };
     if good.is_empty() {
-        let (detail, seen, fix) = fault(windows, &device);
-        return hits.add_fix(detail, seen, fix);
+        return report(hits, fault(windows, &device));
     }
     for bus in device.buses.iter().filter_map(|bus| windows.driver(bus)) {
         if let Some((detail, seen, fix)) = stopped(windows, bus) {
-            return hits.add_fix(format!("{detail}, and the {} hangs on it", device.what), seen, fix);
+            return report(hits, (format!("{detail}, and the {} hangs on it", device.what), seen, fix));
         }
     }
     let is_bound = |id: &&str| windows.bound.iter().any(|known| known.starts_with(*id));
@@ -143,9 +155,19 @@ pub(in super::super) fn network(case: &Case<'_>, hits: &mut Hits) {
 
 /// win.place
 pub(in super::super) fn taken(case: &Case<'_>, hits: &mut Hits) {
-    if let Some(windows) = &case.report.windows
-        && needs::of(case.place.id).disk.is_none()
+    let Some(windows) = &case.report.windows else { return };
+    let version = &windows.version;
+    if case.place.id == "tencent"
+        && version.build_number() > 0
+        && (!version.is_server() || version.build_number() > 20348)
     {
+        let what = format!(
+            "{} is not among the systems that are taken: Windows Server 2008 to 2022",
+            version.product_or_windows()
+        );
+        hits.add_as(Impact::Advice, what, windows.seen("SOFTWARE", "Microsoft\\Windows NT\\CurrentVersion"));
+    }
+    if needs::of(case.place.id).disk.is_none() {
         hits.add(
             format!("it is {}; {} takes no Windows", windows.version.product_or_windows(), case.place.name),
             Seen::file("/Windows"),
