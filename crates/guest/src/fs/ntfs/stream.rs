@@ -209,3 +209,60 @@ fn unpack(
     clusters(disk, cluster, runs, u64::MAX, start, &mut bytes)?;
     lznt1::unpack(&bytes, whole).ok_or_else(|| damaged("a compressed file is damaged"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use kiln_disk::{Extent, ExtentKind};
+
+    use super::*;
+
+    /// Every byte is the number of its sector.
+    struct Sectors;
+
+    impl Disk for Sectors {
+        fn disk_len(&self) -> u64 {
+            100 << 10
+        }
+        fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
+            kiln_disk::check_range(at, buf.len(), self.disk_len())?;
+            buf.iter_mut().zip(at.get()..).for_each(|(byte, at)| *byte = (at / 512) as u8);
+            Ok(())
+        }
+        fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> kiln_disk::Result<Extent> {
+            Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
+        }
+    }
+
+    fn piece(lowest: u64, runs: &[(u64, Option<u64>)], len: u64, initialized: u64) -> Attribute {
+        let mut first = lowest;
+        let runs = runs.iter().map(|(clusters, at)| {
+            first += clusters;
+            Run { first: first - clusters, clusters: *clusters, at: *at }
+        });
+        let body = Body::Runs { lowest, runs: runs.collect(), len, initialized, unit: 0 };
+        Attribute { kind: 0x80, name: Vec::new(), flags: 0, body }
+    }
+
+    #[test]
+    fn what_was_never_written_reads_as_zeros_and_pieces_are_joined() {
+        let disk: Arc<dyn Disk> = Arc::new(Sectors);
+        let (first, second) =
+            (piece(0, &[(2, Some(10)), (1, None)], 2600, 2100), piece(3, &[(3, Some(20))], 0, 0));
+        let stream = Stream::join(vec![&second, &first]).unwrap().unwrap();
+        let all = stream.all(&disk, 512, 1 << 20).unwrap();
+        let sectors: Vec<u8> = (0..2600).step_by(512).map(|at| all[at]).collect();
+        assert_eq!((all.len(), sectors), (2600, vec![10, 11, 0, 20, 21, 0]));
+        assert_eq!((all[2099], all[2100]), (21, 0));
+        let mut part = [7; 4];
+        assert_eq!(stream.read(&disk, 512, 2598, &mut part).unwrap(), 2);
+        assert_eq!((part, stream.read(&disk, 512, 2600, &mut part).unwrap()), ([0, 0, 7, 7], 0));
+        // A piece that is missing, one that comes twice, clusters that are too few.
+        assert!(Stream::join(vec![&second]).is_err());
+        assert!(Stream::join(vec![&first, &second, &second]).is_err());
+        let short = piece(0, &[(1, Some(10))], 2600, 2600);
+        assert!(Stream::join(vec![&short]).unwrap().unwrap().all(&disk, 512, 1 << 20).is_err());
+        assert!(matches!(stream.all(&disk, 512, 100), Err(FsError::TooLong { len: 2600, limit: 100 })));
+    }
+}
