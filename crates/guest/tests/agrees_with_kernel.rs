@@ -289,6 +289,11 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
         let sparse = std::fs::File::create(root.join("sparse")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(5000, 5), 1 << 20).unwrap();
         sparse.set_len(12 << 20).unwrap();
+        // Index blocks that are free again, with the names that they held.
+        std::fs::create_dir(root.join("emptied")).unwrap();
+        let gone = |index: u32| root.join(format!("emptied/a file that is deleted, number {index}"));
+        (0..500).for_each(|index| std::fs::write(gone(index), "").unwrap());
+        (3..500).for_each(|index| std::fs::remove_file(gone(index)).unwrap());
         expected = by_kernel(root);
     });
     same(&image, Content::Ntfs, expected);

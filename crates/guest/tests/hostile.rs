@@ -305,6 +305,14 @@ fn ntfs_directory_that_holds_itself_ends_with_the_path() {
         .map(|entry| (entry, good[windows..windows + 8].to_vec()))
         .collect();
     assert!(!patches.is_empty());
+    // A name of a file that was deleted, and whose record holds another one.
+    let stale = patches.iter().map(|(entry, reference)| {
+        let sequence = good[entry + 6].wrapping_add(1);
+        (*entry, [&good[*entry..entry + 6], &[sequence], &reference[7..]].concat())
+    });
+    let disk: Arc<dyn Disk> = Arc::new(Patched { patches: stale.collect(), good: Arc::clone(&good) });
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    assert!(matches!(fs.stat(b"/windows/system32"), Err(FsError::Damaged(_))));
     let disk: Arc<dyn Disk> = Arc::new(Patched { good, patches });
     let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
     let deep = format!("/windows{}", "/system32".repeat(512));
