@@ -357,6 +357,26 @@ const CASES: &[Case] = &[
         ..STOPS
     },
     Case {
+        name: "Windows Server 2003",
+        edit: |it| {
+            drop_file(it, "bootmgr");
+            (it.loads, it.bcd) = ("NTLDR", None);
+            for name in ["NTLDR", "boot.ini"] {
+                it.files.insert(name.to_owned(), b"[boot loader]".to_vec());
+            }
+            let id = "ControlSet001\\Control\\CriticalDeviceDatabase\\pci#ven_1af4&dev_1001";
+            it.system.set(id, "Service", "string:viostor");
+        },
+        ..ADVICE
+    },
+    Case {
+        name: "Windows Server 2003 without its list",
+        edit: |it| (it.loads, it.bcd) = ("NTLDR", None),
+        ids: &["win.bootmgr", "win.bcd"],
+        detail: "/ntldr is missing on the active partition",
+        ..STOPS
+    },
+    Case {
         name: "hibernated",
         edit: |it| {
             it.files.insert("hiberfil.sys".to_owned(), [b"HIBR".as_slice(), &[0; 8192]].concat());

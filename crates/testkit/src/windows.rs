@@ -164,6 +164,8 @@ pub struct Windows {
     pub dirty: bool,
     /// Under a BIOS: boot manager and configuration on a partition of their own, as Windows' setup does.
     pub system_partition: bool,
+    /// The file that the boot sector names: "BOOTMGR", or "NTLDR" before Windows Vista.
+    pub loads: &'static str,
 }
 
 /// Drivers of the skeleton: a Windows Server 2022 in which every place's drivers are in order.
@@ -227,6 +229,7 @@ impl Windows {
             esp: BTreeMap::new(),
             dirty: false,
             system_partition: false,
+            loads: "BOOTMGR",
         };
         if uefi {
             for path in ["EFI/Microsoft/Boot/bootmgfw.efi", "EFI/Boot/bootx64.efi"] {
@@ -286,7 +289,7 @@ impl Windows {
             tool("ntfsfix", &[text(&drive)]);
         }
         // What Windows' format writes there: the name of the file that the boot sector loads.
-        let name_of_manager: Vec<u8> = "BOOTMGR".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let name_of_manager: Vec<u8> = self.loads.encode_utf16().flat_map(u16::to_le_bytes).collect();
         for volume in [&drive, &system].into_iter().filter(|volume| volume.exists()) {
             let file = File::options().write(true).open(volume).expect("a volume");
             file.write_all_at(&name_of_manager, 514).expect("the boot sector");

@@ -86,6 +86,53 @@ fn lists_that_lie_are_faults() {
 }
 
 #[test]
+fn lists_of_lists_and_values_in_pieces_are_read() {
+    let data = |len: usize, byte: u8| vec![byte; len];
+    let vk = |size: u32, at: u32| {
+        let mut cell = vec![b'v', b'k', 3, 0];
+        for word in [size, at, 3, 1] {
+            cell.extend_from_slice(&word.to_le_bytes());
+        }
+        [cell.as_slice(), b"Big"].concat()
+    };
+    let places_of = |places: &[u32]| places.iter().flat_map(|place| place.to_le_bytes()).collect::<Vec<u8>>();
+    // Twice: places are only known when all is laid out.
+    let mut at = vec![0; 12];
+    for _ in 0..2 {
+        let cells = [
+            key("ROOT", (3, at[1]), (1, at[7])),
+            list(b"ri", &[at[2], at[3]]),
+            list(b"lf", &[at[4], at[5]]),
+            list(b"li", &[at[6]]),
+            key("One", (0, 0), (0, 0)),
+            key("Two", (0, 0), (0, 0)),
+            key("Three", (0, 0), (0, 0)),
+            places_of(&[at[8]]),
+            vk(20000, at[9]),
+            [b"db\x02\0".as_slice(), &places_of(&[at[10], 0])].concat(),
+            places_of(&[at[11], at[11] + 16352]),
+            data(16344, 1),
+            data(3700, 2),
+        ];
+        at = hive(&cells).1;
+        let (bytes, places) = hive(&cells);
+        if places == at && at[1] != 0 {
+            let hive = Hive::open(bytes.as_slice()).unwrap();
+            let Ok(root) = hive.root() else { continue };
+            let Ok(keys) = hive.subkeys(&root) else { continue };
+            let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+            assert_eq!(names, ["One", "Two", "Three"]);
+            assert_eq!(hive.key("THREE").unwrap().unwrap().name, "Three");
+            let value = hive.value(&root, "big").unwrap().unwrap();
+            assert_eq!(value.data.len(), 20000);
+            assert_eq!((value.data[16343], value.data[16344], value.data[19999]), (1, 2, 2));
+            return;
+        }
+    }
+    panic!("the layout did not settle");
+}
+
+#[test]
 fn cells_of_no_length_free_ones_and_long_ones_are_faults() {
     let (good, _) = hive(&[key("ROOT", (0, 0), (0, 0))]);
     for (size, why) in [

@@ -68,7 +68,9 @@ const MAX_CARDS: usize = 256;
 
 /// Last days of the maker's updates in the edition that has them longest, without what must be bought, by build:
 /// client, server (Microsoft's lifecycle pages).
-const END_OF_LIFE: [(u32, &str, &str); 17] = [
+const END_OF_LIFE: [(u32, &str, &str); 19] = [
+    (2600, "2014-04-08", ""),
+    (3790, "2014-04-08", "2015-07-14"),
     (6002, "2017-04-11", "2020-01-14"),
     (7601, "2020-01-14", "2020-01-14"),
     (9200, "2016-01-12", "2023-10-10"),

@@ -69,22 +69,28 @@ pub(super) fn bios(disks: &[Arc<dyn Disk>], layout: &Layout, windows: &Tree) -> 
     {
         return Err(error);
     }
-    let wide: Vec<u8> = "BOOTMGR".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let holds = |word: &[u8]| sectors.windows(word.len()).any(|window| window == word);
-    // Without the code there is no name of a file; "BOOTMGR is missing" is a message of the same sectors.
-    let boot_sector = holds(&wide) || holds(b"BOOTMGR");
+    // The name of the file that the code loads: UTF-16 on NTFS, else in capitals.
+    let names = |name: &str| {
+        let wide: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        [wide.as_slice(), name.as_bytes()]
+            .iter()
+            .any(|word| sectors.windows(word.len()).any(|window| window == *word))
+    };
     let mut tree = Tree::default();
     if let Ok(fs) = open(&volume.disk, volume.probed.content, &Root::Default) {
         tree.mount("/", index, fs);
     }
-    let manager = "/bootmgr".to_owned();
+    // Windows 2000 to 2003 start by NTLDR, which reads a text.
+    let old = !names("BOOTMGR") && names("NTLDR");
+    let manager = if old { "/ntldr" } else { "/bootmgr" }.to_owned();
+    let bcd = if old { boot_ini(&tree) } else { bcd(&tree, "/Boot/BCD", windows) };
     Ok(Some(Chain {
         volume: index,
         at: active.start,
-        boot_sector,
+        boot_sector: old || names("BOOTMGR"),
         manager_present: there(&tree, &manager),
         manager,
-        bcd: bcd(&tree, "/Boot/BCD", windows),
+        bcd,
     }))
 }
 
@@ -101,6 +107,13 @@ pub(super) fn uefi(layout: &Layout, esps: &[(usize, Tree)], windows: &Tree) -> O
         manager,
         bcd: bcd(esp, "/EFI/Microsoft/Boot/BCD", windows),
     })
+}
+
+/// The configuration of NTLDR. Where it leads is not followed.
+fn boot_ini(tree: &Tree) -> Bcd {
+    let path = "/boot.ini".to_owned();
+    let fault = (!there(tree, &path)).then(|| "is not there".to_owned());
+    Bcd { path, fault, program: None, program_present: false }
 }
 
 fn there(tree: &Tree, path: &str) -> bool {

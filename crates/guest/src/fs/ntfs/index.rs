@@ -9,9 +9,9 @@ use super::record::{BITMAP, INDEX_ALLOCATION, INDEX_ROOT, fix_up, units};
 use super::{FsError, Ntfs, Result};
 
 /// Names in one directory.
-const MAX_NAMES: usize = 1 << 20;
-/// Bytes of the index of one directory.
-const MAX_INDEX: u64 = 256 << 20;
+const MAX_NAMES: usize = 1 << 18;
+/// Bytes of the index of one directory; WinSxS, the largest on the way to anything, has some 10 MiB.
+const MAX_INDEX: u64 = 32 << 20;
 /// `FILE_ATTRIBUTE_REPARSE_POINT`, and the bit that NTFS sets for directories in an index.
 const REPARSE: u32 = 0x400;
 const DIRECTORY: u32 = 0x1000_0000;

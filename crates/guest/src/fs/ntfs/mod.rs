@@ -11,7 +11,7 @@ mod record;
 mod stream;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ const MAX_CONTINUED: usize = 8192;
 /// Records and directories that are remembered.
 const MAX_RECORDS: usize = 4096;
 const MAX_DIRECTORIES: usize = 64;
-const MAX_REMEMBERED_NAMES: usize = 1 << 20;
+const MAX_REMEMBERED_NAMES: usize = 1 << 16;
 /// Bytes of the map of clusters: 1 TiB in clusters of 4 KiB has 32 MiB.
 const MAX_BITMAP: u64 = 64 << 20;
 
@@ -177,10 +177,10 @@ impl Ntfs {
             record.attributes.iter().filter(|known| known.kind == ATTRIBUTE_LIST).collect();
         let Some(list) = Stream::join(own)? else { return Ok(None) };
         let bytes = list.all(&self.disk, self.geometry.cluster, MAX_LIST)?;
-        let (mut found, mut at) = (Vec::new(), 0_usize);
+        let (mut found, mut known, mut at) = (Vec::new(), HashSet::from([record.number]), 0_usize);
         while let Some(entry) = bytes.get(at..).filter(|entry| entry.len() >= 26) {
             let number = le64(entry, 16).unwrap_or(0) & REFERENCE;
-            if number != record.number && !found.contains(&number) {
+            if known.insert(number) {
                 found.push(number);
             }
             let len = le16(entry, 4).filter(|len| *len >= 26);

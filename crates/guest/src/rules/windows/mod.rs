@@ -53,8 +53,7 @@ UEFI: mount the EFI system partition as S: and bcdboot C:\\Windows /s S: /f UEFI
     ("boot.active", "diskpart: select disk 0, select partition 1, active"),
     (
         "boot.fallback-efi",
-        "mountvol S: /S, then: copy S:\\EFI\\Microsoft\\Boot\\bootmgfw.efi S:\\EFI\\Boot\\bootx64.efi; \
-or bcdboot C:\\Windows /s S: /f UEFI, which writes both",
+        "in the running guest: mountvol S: /S && bcdboot C:\\Windows /s S: /f UEFI, which writes \\EFI\\Boot\\bootx64.efi too",
     ),
     (
         "boot.crypt",
@@ -115,9 +114,18 @@ fn broken(chain: &Chain, firmware: Firmware) -> Vec<Broken> {
         Firmware::Bios => ("BIOS", "the active partition", "winload.exe"),
         Firmware::Uefi => ("UEFI", "the EFI system partition", "winload.efi"),
     };
-    let bcdboot = format!(
-        "from the installation medium (Shift+F10): diskpart, list volume, select {letter}, assign letter=S; then: bcdboot C:\\Windows /s S: /f {flag}"
-    );
+    let bcdboot = match chain.manager.as_str() {
+        "/ntldr" => "from the recovery console: fixboot, copy D:\\i386\\ntldr C:\\, copy D:\\i386\\ntdetect.com C:\\, \
+bootcfg /rebuild"
+            .to_owned(),
+        _ => [
+            "from the installation medium (Shift+F10): diskpart, list volume, select volume N (",
+            letter,
+            "), assign letter=S, exit; then: bcdboot C:\\Windows /s S: /f ",
+            flag,
+        ]
+        .concat(),
+    };
     let mut all = Vec::new();
     let mut add =
         |rule, what: String, seen, fix: &str| all.push(Broken { rule, what, seen, fix: fix.to_owned() });
