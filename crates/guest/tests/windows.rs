@@ -519,6 +519,13 @@ fn disk_that_is_changed_from_outside_is_judged_by_what_is_left() {
         let open: Vec<&str> = judgement.unanswered.iter().map(|open| open.id).collect();
         (judgement.verdict, ids(&judgement), open, judgement.findings[0].clone())
     };
+    // A driver that is missing, with what can be done meanwhile where the place has other disks.
+    let mut without = Windows::new(false);
+    without.system.remove(&format!("{SERVICES}\\viostor"));
+    let without = look(&without.write(dir.path(), "without"));
+    let fix = |target: &str| said(&without, target).findings[0].fix.clone();
+    assert!(fix("openstack").contains("hw_disk_bus=sata") && fix("openstack").contains("virtio-win.iso"));
+    assert!(!fix("tencent").contains("SATA disk"), "{}", fix("tencent"));
     // BitLocker writes its name where NTFS has its own.
     let (verdict, found, open, first) = changed(FIRST + 3, b"-FVE-FS-", "kvm");
     assert_eq!((verdict, found, open), (Verdict::WillNotBoot, vec!["boot.crypt"], vec!["os.root"]));

@@ -241,7 +241,9 @@ impl Ntfs {
     fn find(&self, path: &[u8]) -> Result<Rc<Record>> {
         let mut here = self.record(ROOT)?;
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            if !here.directory {
+            let reparse = here.attributes.iter().any(|attribute| attribute.kind == REPARSE_POINT);
+            // Behind a link there is nothing here; whoever follows it comes by another path.
+            if !here.directory || (reparse && self.kind(&here)?.kind != Kind::Directory) {
                 return Err(FsError::NotFound);
             }
             let directory = self.directory(here.number)?;

@@ -35,7 +35,14 @@ fn disk(case: &Case<'_>, rule: &str, hits: &mut Hits) {
         false => hits.add_fix(detail, seen, fix),
     };
     if good.is_empty() {
-        return report(hits, fault(windows, &device));
+        let (detail, seen, fix) = fault(windows, &device);
+        // What starts from a disk of its own kind can be mended there.
+        let inbox = windows.driver("storahci").is_some_and(Driver::starts_at_boot);
+        let fix = match needs::of(case.place.id).ahci.filter(|_| inbox) {
+            Some(other) => format!("{fix}; or leave it on a SATA disk, whose driver is there: {other}"),
+            None => fix,
+        };
+        return report(hits, (detail, seen, fix));
     }
     for bus in device.buses.iter().filter_map(|bus| windows.driver(bus)) {
         if let Some((detail, seen, fix)) = stopped(windows, bus) {

@@ -30,6 +30,8 @@ pub(super) struct Needs {
     pub(super) net: Option<Device>,
     /// A person sees its screen without a network.
     pub(super) screen: bool,
+    /// How to attach the disk to a controller whose driver belongs to Windows (AHCI), where the place lets one.
+    pub(super) ahci: Option<&'static str>,
 }
 
 const VIRTIO_HOW: &str = "start it once on the disk it has now (SATA, IDE, SAS), run virtio-win-guest-tools.exe of \
@@ -116,23 +118,32 @@ google-compute-engine-driver-gvnic",
 };
 
 const fn needs(disk: Device, net: Device, screen: bool) -> Needs {
-    Needs { disk: Some(disk), net: Some(net), screen }
+    Needs { disk: Some(disk), net: Some(net), screen, ahci: None }
 }
 
 /// What the place of an id has for a Windows.
 pub(super) fn of(place: &str) -> Needs {
     match place {
         "tencent" | "alibaba" => needs(VIRTIO_BLK, NETKVM, false),
-        "openstack" => needs(VIRTIO_BLK, NETKVM, false),
-        "kvm" => needs(VIRTIO_BLK, NETKVM, true),
-        "proxmox" => needs(VIRTIO_SCSI, NETKVM, true),
+        "openstack" => Needs {
+            ahci: Some("openstack image set --property hw_disk_bus=sata IMAGE"),
+            ..needs(VIRTIO_BLK, NETKVM, false)
+        },
+        "kvm" => Needs {
+            ahci: Some("attach the disk as <target dev='sda' bus='sata'/>"),
+            ..needs(VIRTIO_BLK, NETKVM, true)
+        },
+        "proxmox" => Needs {
+            ahci: Some("qm set VMID --sata0 STORAGE:DISK --boot order=sata0"),
+            ..needs(VIRTIO_SCSI, NETKVM, true)
+        },
         "oracle" => needs(VIRTIO_SCSI, NETKVM, false),
         "gcp" => needs(VIRTIO_SCSI, GOOGLE, false),
         "aws" => needs(NVME, ENA, false),
         "azure" => needs(HYPER_V, NETVSC, false),
         "hyper-v" => needs(HYPER_V, NETVSC, true),
         // e1000e, whose driver belongs to Windows, is what a new machine for Windows gets.
-        "vmware" => Needs { disk: Some(VMWARE), net: None, screen: true },
-        _ => Needs { disk: None, net: None, screen: false },
+        "vmware" => Needs { disk: Some(VMWARE), net: None, screen: true, ahci: None },
+        _ => Needs { disk: None, net: None, screen: false, ahci: None },
     }
 }
