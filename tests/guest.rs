@@ -90,6 +90,44 @@ fn report_is_one_page_that_loads_nothing_and_is_never_overwritten() {
 }
 
 #[test]
+fn windows_is_described_judged_and_imported_where_it_starts() {
+    let sandbox = Sandbox::new();
+    let mut windows = kiln_testkit::windows::Windows::new(true);
+    windows.system.driver("viostor", 3);
+    let disk = windows.write(&sandbox.work(), "windows");
+    let disk = disk.to_str().unwrap();
+    let text = sandbox.kiln(["inspect", disk]).ok();
+    for words in [
+        "Windows Server 2022 Datacenter 21H2 (x86_64)",
+        "10.0.20348.2113 ServerDatacenter Server Core",
+        "UEFI: /EFI/Microsoft/Boot/bootmgfw.efi, /EFI/Microsoft/Boot/BCD starts",
+        "viostor (start 3)",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("SSH server"), "{text}");
+    let json = sandbox.kiln(["inspect", "--json", disk]).exits(0).json("kiln.inspect.v1");
+    assert_eq!(json["guest"]["windows"]["version"]["build"], "20348");
+    let text = sandbox.kiln(["check", "--for", "kvm", disk]);
+    assert_eq!(text.code, Some(1));
+    for words in ["win.viostor", "Start is 3, not 0", "reg add", "/v Start /t REG_DWORD /d 0 /f"] {
+        let out = String::from_utf8_lossy(&text.stdout);
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let refused = sandbox.kiln(["import", "--json", "--name", "w", "--for", "kvm", disk]);
+    assert_eq!((refused.code, refused.stderr.contains("win.viostor")), (Some(1), true), "{}", refused.stderr);
+    // Hyper-V's drivers are there.
+    let words = ["import", "--json", "--name", "w", "--for", "hyper-v", disk];
+    let json = sandbox.kiln(words).exits(0).json("kiln.import.v1");
+    assert_eq!(json["guest"][0]["verdict"], "boots");
+    let json = sandbox.kiln(["show", "--json", "w"]).json("kiln.show.v1");
+    assert_eq!(
+        (&json["image"]["os"], &json["image"]["boot_mode"]),
+        (&"windows 10.0.20348".into(), &"uefi".into())
+    );
+}
+
+#[test]
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn sample_of_broken_disks_is_judged_as_it_starts() {
     let sandbox = Sandbox::new();

@@ -20,6 +20,7 @@ mod cache;
 pub mod facts;
 pub mod fs;
 pub mod grub;
+pub mod hive;
 pub mod initramfs;
 pub mod rules;
 mod text;

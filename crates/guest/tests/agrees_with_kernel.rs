@@ -264,6 +264,130 @@ fn fat_trees_are_the_ones_that_mtools_wrote() {
     }
 }
 
+/// Filled by ntfs-3g, whose mount is what is compared: not every kernel has a driver of NTFS.
+#[test]
+fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let mut expected = Listing::new();
+    kiln_testkit::windows::ntfs(&[], &image, (96 << 20, 0), &dir.path().join("mnt"), |root| {
+        fill(root, false);
+        std::fs::write(root.join("newline\nand\ttab"), "odd").unwrap();
+        std::fs::write(root.join("n".repeat(255)), "longest").unwrap();
+        std::fs::write(root.join("beyond the plane \u{1f600}"), "a pair").unwrap();
+        std::fs::write(root.join("Case"), "first").unwrap();
+        // So many names and so many runs that no record holds them: attribute lists.
+        for index in 0..60 {
+            let name = format!("hard link {index} with a name that takes its place in a record");
+            std::fs::hard_link(root.join("big"), root.join(name)).unwrap();
+        }
+        let holes = std::fs::File::create(root.join("holes")).unwrap();
+        for index in 0..1500_u64 {
+            let bytes = noise(4096, index);
+            std::os::unix::fs::FileExt::write_all_at(&holes, &bytes, index * 3 * 4096).unwrap();
+        }
+        let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(5000, 5), 1 << 20).unwrap();
+        sparse.set_len(12 << 20).unwrap();
+        // Index blocks that are free again, with the names that they held.
+        std::fs::create_dir(root.join("emptied")).unwrap();
+        let gone = |index: u32| root.join(format!("emptied/a file that is deleted, number {index}"));
+        (0..500).for_each(|index| std::fs::write(gone(index), "").unwrap());
+        (3..500).for_each(|index| std::fs::remove_file(gone(index)).unwrap());
+        expected = by_kernel(root);
+    });
+    same(&image, Content::Ntfs, expected);
+    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    for path in ["/SMALL", "/small", "/gr\u{dc}\u{df}E AND SPACES.txt", "/DEEP/Er/aND/deeper/FILE", "/case"] {
+        assert_eq!(fs.stat(path.as_bytes()).unwrap().kind, Kind::File, "{path}");
+    }
+    assert!(matches!(fs.stat(b"/small/file"), Err(kiln_guest::fs::FsError::NotFound)));
+    assert!(matches!(fs.stat(b"/$MFT"), Err(kiln_guest::fs::FsError::NotFound)));
+    let mut probed = probe(disk.as_ref()).unwrap();
+    fs.describe(&mut probed).unwrap();
+    assert_eq!((probed.label.as_str(), probed.version.as_deref()), ("System", Some("3.1")));
+    assert_eq!(probed.state, Some(kiln_guest::volume::FsState::Clean));
+    // The volume's own tool counts the free clusters.
+    let output = Command::new("ntfsinfo").args(["-m", image.to_str().unwrap()]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |name: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let space = fs.space().unwrap().unwrap();
+    let cluster = number("Cluster Size:");
+    assert_eq!(space.free, number("Free Clusters:") * cluster, "{text}");
+    assert_eq!(space.total, number("Volume Size in Clusters:") * cluster);
+}
+
+/// Clusters shorter than a record, and longer than an index block; records of 4096 bytes.
+#[test]
+fn ntfs_trees_of_odd_clusters_are_those_that_ntfs_3g_shows() {
+    for words in [&["-c", "512"][..], &["-c", "65536"], &["-s", "4096"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        let mut expected = Listing::new();
+        kiln_testkit::windows::ntfs(words, &image, (80 << 20, 0), &dir.path().join("mnt"), |root| {
+            fill(root, false);
+            expected = by_kernel(root);
+        });
+        same(&image, Content::Ntfs, expected);
+    }
+}
+
+/// Links that lead in the volume and out of it; files in a directory that packs them.
+#[test]
+fn ntfs_links_stay_inside_and_packed_files_are_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    // Units that are packed, one that cannot be, one of zeros, a part of one.
+    let words = "the quick brown fox jumps over the lazy dog; ".repeat(2000);
+    let packed = [words.as_bytes(), &noise(200_000, 9), &[0; 150_000], words.as_bytes(), b"end"].concat();
+    kiln_testkit::windows::ntfs(&[], &image, (24 << 20, 0), &dir.path().join("mnt"), |root| {
+        let attribute = |path: &str, name: &str, value: &[u8]| {
+            let program = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3]))";
+            let value: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+            tool("/usr/bin/python3", &["-c", program, root.join(path).to_str().unwrap(), name, &value]);
+        };
+        let junction = |path: &str, target: &str| {
+            std::fs::create_dir(root.join(path)).unwrap();
+            let name: Vec<u8> = target.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let len = name.len() as u16;
+            let words = [0, len, len + 2, 0].map(u16::to_le_bytes).concat();
+            let rest = [&words[..], &name, &[0; 4]].concat();
+            let head =
+                [&0xa000_0003_u32.to_le_bytes()[..], &(rest.len() as u16).to_le_bytes(), &[0; 2]].concat();
+            attribute(path, "system.ntfs_reparse_data", &[head, rest].concat());
+        };
+        std::fs::create_dir(root.join("Users")).unwrap();
+        std::fs::write(root.join("Users/file"), "here").unwrap();
+        junction("Documents and Settings", "\\??\\C:\\Users");
+        junction("data", "\\??\\D:\\");
+        // Directories whose new files are packed.
+        std::fs::create_dir(root.join("packed")).unwrap();
+        attribute("packed", "system.ntfs_attrib", &0x810_u32.to_le_bytes());
+        std::fs::write(root.join("packed/file"), &packed).unwrap();
+        std::fs::write(root.join("packed/small"), "in its record").unwrap();
+    });
+    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    let kind = |path: &str| fs.stat(path.as_bytes()).unwrap().kind;
+    assert_eq!((kind("/Documents and Settings"), kind("/data")), (Kind::Link, Kind::Special));
+    assert_eq!(fs.read_link(b"/documents AND settings").unwrap(), b"/Users");
+    assert_eq!(fs.stat(b"/packed/file").unwrap().len, packed.len() as u64);
+    for (at, len) in [(0, packed.len()), (65_535, 3), (70_000, 140_000), (packed.len() - 3, 10)] {
+        let mut bytes = vec![1; len];
+        let read = fs.read(b"/packed/file", at as u64, &mut bytes).unwrap();
+        assert!(bytes[..read] == packed[at..at + read] && read == len.min(packed.len() - at), "{at}");
+    }
+    let mut small = [0; 13];
+    assert_eq!(fs.read(b"/packed/small", 0, &mut small).unwrap(), 13);
+    let mut tree = kiln_guest::tree::Tree::default();
+    tree.mount("/", 0, fs);
+    assert_eq!(tree.text("/Documents and Settings/FILE").as_deref(), Some("here"));
+}
+
 /// The journal of a file system without checksums of its metadata holds changes; what is on the disk is read.
 #[test]
 fn dirty_file_system_of_an_older_system_is_read_without_its_journal() {

@@ -202,3 +202,158 @@ fn exhausted_budget_is_an_error_with_its_code() {
     let error = examine(&[disk], &budget, Depth::Full).err().map(|error| error.code());
     assert_eq!(error, Some("budget.metadata"));
 }
+
+/// A disk with a few bytes that are others.
+struct Patched {
+    good: Arc<Vec<u8>>,
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl Disk for Patched {
+    fn disk_len(&self) -> u64 {
+        self.good.len() as u64
+    }
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        check_range(at, buf.len(), self.disk_len())?;
+        let at = at.get() as usize;
+        buf.copy_from_slice(&self.good[at..at + buf.len()]);
+        for (place, bytes) in &self.patches {
+            for (index, byte) in bytes.iter().enumerate() {
+                if let Some(target) = (place + index).checked_sub(at).and_then(|at| buf.get_mut(at)) {
+                    *target = *byte;
+                }
+            }
+        }
+        Ok(())
+    }
+    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
+        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
+    }
+}
+
+/// Drive C of a small Windows, without the disk around it.
+fn drive() -> Arc<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = kiln_testkit::windows::Windows::new(false).write(dir.path(), "windows");
+    let bytes = std::fs::read(disk).unwrap();
+    Arc::new(bytes[kiln_testkit::windows::FIRST as usize..].to_vec())
+}
+
+/// Lists and reads all that can be seen, up to a thousand names.
+fn walk(patched: Patched) {
+    let started = Instant::now();
+    let disk: Arc<dyn Disk> = Arc::new(patched);
+    let Ok(fs) = open(&disk, Content::Ntfs, &Root::Default) else { return };
+    let _ = (fs.space(), fs.describe(&mut probe(disk.as_ref()).unwrap()));
+    let (mut dirs, mut seen) = (vec![Vec::new()], 0);
+    while let Some(dir) = dirs.pop() {
+        let at = if dir.is_empty() { b"/".to_vec() } else { dir.clone() };
+        for entry in fs.list(&at).unwrap_or_default() {
+            let path = [dir.as_slice(), b"/", &entry.name].concat();
+            seen += 1;
+            let _ = (fs.stat(&path), fs.read_link(&path), fs.read(&path, 0, &mut [0; 70_000]));
+            if entry.kind == Kind::Directory && seen < 1000 && path.len() < 1000 {
+                dirs.push(path);
+            }
+        }
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// Byte of the master file table on such a drive.
+fn table(good: &[u8]) -> usize {
+    u64::from_le_bytes(good[48..56].try_into().unwrap()) as usize * 4096
+}
+
+#[test]
+fn every_field_of_the_first_ntfs_records_may_lie() {
+    let good = drive();
+    let table = table(&good);
+    for at in (0..90).chain(510..512) {
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            walk(Patched { good: Arc::clone(&good), patches: vec![(at, vec![value])] });
+        }
+    }
+    // Head and first attributes of the table itself, of the root directory, and of the first file of a user's.
+    for record in [0, 5, 64, 65] {
+        for field in (0..0x40_usize).step_by(2).chain((0x40..0x200).step_by(6)) {
+            for value in [0_u16, 0xffff] {
+                let at = table + record * 1024 + field;
+                let patches = vec![(at, value.to_le_bytes().to_vec())];
+                walk(Patched { good: Arc::clone(&good), patches });
+            }
+        }
+    }
+}
+
+#[test]
+fn ntfs_directory_that_holds_itself_ends_with_the_path() {
+    let good = drive();
+    let disk: Arc<dyn Disk> = Arc::new(Patched { good: Arc::clone(&good), patches: Vec::new() });
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    assert_eq!(fs.stat(b"/windows").unwrap().kind, Kind::Directory);
+    // An entry of an index, at a multiple of 8 bytes: reference, lengths, and 66 bytes of the key before the name.
+    let entries = |name: &str, lengths: [u8; 4]| -> Vec<usize> {
+        let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let places = (0..good.len() - 128).step_by(8).filter(|at| good[at + 8..at + 12] == lengths);
+        places.filter(|at| good[at + 82..].starts_with(&name)).collect()
+    };
+    // System32 is led back to the directory that it is in.
+    let windows = entries("Windows", [0x60, 0, 0x50, 0])[0];
+    let patches: Vec<(usize, Vec<u8>)> = entries("System32", [0x68, 0, 0x52, 0])
+        .into_iter()
+        .map(|entry| (entry, good[windows..windows + 8].to_vec()))
+        .collect();
+    assert!(!patches.is_empty());
+    // A name of a file that was deleted, and whose record holds another one.
+    let stale = patches.iter().map(|(entry, reference)| {
+        let sequence = good[entry + 6].wrapping_add(1);
+        (*entry, [&good[*entry..entry + 6], &[sequence], &reference[7..]].concat())
+    });
+    let disk: Arc<dyn Disk> = Arc::new(Patched { patches: stale.collect(), good: Arc::clone(&good) });
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    assert!(matches!(fs.stat(b"/windows/system32"), Err(FsError::Damaged(_))));
+    let disk: Arc<dyn Disk> = Arc::new(Patched { good, patches });
+    let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
+    let deep = format!("/windows{}", "/system32".repeat(512));
+    assert_eq!(fs.stat(deep.as_bytes()).unwrap().kind, Kind::Directory);
+    let mut tree = Tree::default();
+    tree.mount("/", 0, fs);
+    assert!(tree.stat(&deep).is_err());
+}
+
+#[test]
+fn mutants_of_a_windows_are_survived() {
+    let good = drive();
+    let table = table(&good);
+    let mut state = 0x5eed_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    // Where the hives lie: their blocks begin with a word.
+    let bins: Vec<usize> =
+        (0..good.len()).step_by(4096).filter(|at| matches!(&good[*at..*at + 4], b"regf" | b"hbin")).collect();
+    assert!(bins.len() > 6);
+    for round in 0..200 {
+        let patches = (0..1 + next() % 6)
+            .map(|_| {
+                let at = match round % 2 {
+                    0 => table + next() % (128 << 10),
+                    _ => bins[next() % bins.len()] + next() % 4096,
+                };
+                (at, vec![next() as u8])
+            })
+            .collect();
+        let started = Instant::now();
+        let disk: Arc<dyn Disk> = Arc::new(Patched { good: Arc::clone(&good), patches });
+        let budget = Arc::new(Budget::new(limits()));
+        if let Ok(examination) = examine(&[disk], &budget, Depth::Full) {
+            for place in PLACES {
+                let _ = judge(&examination, place, &Options::default());
+            }
+            serde_json::to_string(&examination.report).unwrap();
+        }
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}

@@ -22,6 +22,7 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub mod windows;
 pub mod wrap;
 
 pub use model::ModelDisk;

@@ -13,6 +13,7 @@ pub mod os;
 pub mod program;
 pub(crate) mod root;
 pub mod secrets;
+pub mod windows;
 mod yaml;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use kiln_disk::{Budget, Disk, Result};
 use serde::Serialize;
 
 use crate::tree::Tree;
-use crate::volume::{FsState, Layout, Volume, layout};
+use crate::volume::{Content, FsState, Layout, Volume, layout};
 
 /// A place in the guest that a person can look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -149,6 +150,9 @@ pub struct GuestReport {
     pub secrets: Vec<secrets::Secret>,
     /// Packages, where they can be counted.
     pub packages: Option<u64>,
+    /// What is known of a Windows; the fields about Linux are empty then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<windows::Windows>,
     /// What could not be read, in words.
     pub problems: Vec<String>,
 }
@@ -187,7 +191,15 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
         problems.extend(layout.problems.iter().cloned());
         found = Started::find(disks, &layout, Some(other), &mut problems)?;
     }
-    let Started { tree, roots, fstab, esps, boot } = found;
+    let Started { mut tree, mut roots, fstab, esps, boot } = found;
+    let (mut windows, mut os) = (None, os::read(&tree));
+    let systems = windows::find(&layout, &mut problems)?;
+    if let (true, Some(fs), Some(volume)) = (roots.is_empty(), systems.first, systems.volumes.first()) {
+        tree.mount("/", *volume, fs);
+        (windows, os) =
+            windows::read(disks, &layout, &tree, *volume, &esps).map(|(it, os)| (Some(it), Some(os)))?;
+    }
+    roots.extend(systems.volumes);
     let kernels = kernel::read(&tree, &esps, &boot, depth);
     let mut report = GuestReport {
         schema: "kiln.guest.v1",
@@ -199,7 +211,7 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
             .collect(),
         roots,
         mounts: tree.mounts().map(|(at, volume)| MountFacts { at: crate::text::lossy(at), volume }).collect(),
-        os: os::read(&tree),
+        os,
         boot,
         kernels,
         crypttab: fstab::crypttab(&tree),
@@ -214,11 +226,12 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
         selinux_relabel: tree.exists("/.autorelabel"),
         secrets: secrets::read(&tree),
         packages: os::packages(&tree),
+        windows,
         volumes: layout.volumes,
         groups: layout.groups,
         problems,
     };
-    measure(&mut report, &tree, &esps);
+    measure(&mut report, &esps);
     Ok(Examination { report, tree, esps })
 }
 
@@ -255,14 +268,21 @@ impl Started {
     }
 }
 
-/// Space that must be counted.
-fn measure(report: &mut GuestReport, tree: &Tree, esps: &[(usize, Tree)]) {
-    let _ = tree;
+/// Space that must be counted, and what the superblock does not tell.
+fn measure(report: &mut GuestReport, esps: &[(usize, Tree)]) {
+    let roots = &report.roots;
     for (index, volume) in report.volumes.iter_mut().enumerate() {
-        let mounted = esps.iter().any(|(esp, _)| *esp == index);
-        if volume.probed.space.is_none() && mounted && volume.probed.readable() {
+        let mounted = esps.iter().any(|(esp, _)| *esp == index) || roots.contains(&index);
+        let counted = volume.probed.space.is_none() && mounted && volume.probed.readable();
+        let described = volume.probed.content == Content::Ntfs;
+        if counted || described {
             let opened = crate::fs::open(&volume.disk, volume.probed.content, &crate::fs::Root::Default);
-            volume.probed.space = opened.and_then(|fs| fs.space()).ok().flatten();
+            let Ok(fs) = opened else { continue };
+            if counted {
+                volume.probed.space = fs.space().ok().flatten();
+            }
+            // What cannot be read there, opening the volume has told.
+            let _ = fs.describe(&mut volume.probed);
         }
     }
 }

@@ -22,7 +22,7 @@ const SUBVOLUMES: [&str; 4] = ["@", "root", "@rootfs", "@/.snapshots/1/snapshot"
 pub(super) fn find(layout: &Layout, preferred: Option<usize>, problems: &mut Vec<String>) -> Result<Found> {
     let (mut candidates, mut roots) = (Vec::new(), Vec::new());
     for (index, volume) in layout.volumes.iter().enumerate() {
-        if !volume.probed.readable() || volume.probed.content == Content::Fat {
+        if !volume.probed.readable() || matches!(volume.probed.content, Content::Fat | Content::Ntfs) {
             continue;
         }
         match root_of(volume) {

@@ -7,6 +7,7 @@ mod btrfs;
 mod ext;
 pub mod fat;
 mod guard;
+pub mod ntfs;
 mod xfs;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use kiln_disk::{Disk, GuestOffset};
 use serde::Serialize;
 
-use crate::volume::{Content, Space};
+use crate::volume::{Content, Probed, Space};
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -123,6 +124,15 @@ pub trait FileSystem {
     fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
+
+    /// Adds what the superblock does not tell: label, state, version.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn describe(&self, probed: &mut Probed) -> Result<()> {
+        let _ = probed;
+        Ok(())
+    }
 }
 
 /// Which part of a file system is its root.
@@ -147,6 +157,7 @@ pub fn open(disk: &Arc<dyn Disk>, content: Content, root: &Root) -> Result<Box<d
         Content::Xfs => Box::new(xfs::XfsVolume::open(disk)?),
         Content::Btrfs => Box::new(btrfs::BtrfsVolume::open(disk, root)?),
         Content::Fat => Box::new(fat::Fat::open(disk)?),
+        Content::Ntfs => Box::new(ntfs::Ntfs::open(disk)?),
         other => return Err(FsError::Unsupported(other.word().to_owned())),
     })
 }

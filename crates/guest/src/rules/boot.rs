@@ -9,6 +9,11 @@ use crate::volume::{Content, Place as Where};
 
 /// Whether a firmware finds something that starts the kernel.
 pub(super) fn starts(case: &Case<'_>, firmware: Firmware) -> bool {
+    begins(case, firmware) && super::windows::goes_on(case, firmware)
+}
+
+/// Whether a firmware finds something to start.
+pub(super) fn begins(case: &Case<'_>, firmware: Firmware) -> bool {
     let boot = &case.report.boot;
     match firmware {
         Firmware::Bios => boot.bios,
@@ -104,7 +109,7 @@ pub(super) fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
 pub(super) fn mode(case: &Case<'_>, hits: &mut Hits) {
     let boot = &case.report.boot;
     let wanted: Vec<Firmware> = case.firmwares().collect();
-    if wanted.iter().any(|firmware| starts(case, *firmware)) {
+    if wanted.iter().any(|firmware| begins(case, *firmware)) {
         return;
     }
     let bios = wanted.contains(&Firmware::Bios);

@@ -97,9 +97,6 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
         return;
     }
     let contents = || case.report.volumes.iter().map(|volume| volume.probed.content);
-    if contents().any(|content| content == Content::Ntfs) {
-        return hits.unknown("the disk looks like Windows, which is not judged yet");
-    }
     if contents().any(|content| matches!(content, Content::Luks | Content::BitLocker | Content::MdRaid)) {
         return hits.unknown("the root may be in an encrypted or RAID volume, which is not opened");
     }
@@ -120,7 +117,7 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
         return hits.unknown(format!("partition {number} (type {kind}) is of a system that is not judged"));
     }
     let unreadable = case.report.volumes.iter().find(|volume| {
-        matches!(volume.probed.content, Content::Ext | Content::Xfs | Content::Btrfs)
+        matches!(volume.probed.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Ntfs)
             && case.report.problems.iter().any(|problem| problem.starts_with(&volume.place.to_string()))
     });
     if let Some(volume) = unreadable {
@@ -227,7 +224,8 @@ pub(super) fn hybrid(case: &Case<'_>, hits: &mut Hits) {
 pub(super) fn scheme(case: &Case<'_>, hits: &mut Hits) {
     let Some(table) = case.report.tables.first() else { return };
     let gpt = matches!(table.scheme, Scheme::Gpt | Scheme::HybridGpt);
-    if case.place.id == "tencent" && gpt {
+    // Of a Windows win.part speaks.
+    if case.place.id == "tencent" && gpt && case.report.windows.is_none() {
         let seen = Seen::Disk { disk_byte: table.sector_len };
         if super::boot::starts(case, Firmware::Uefi)
             && case.firmwares().any(|firmware| firmware == Firmware::Uefi)

@@ -261,7 +261,11 @@ pub(super) fn supported(case: &Case<'_>, hits: &mut Hits) {
     if let (Some(end), Some(today)) = (os.end_of_life, &case.options.today)
         && end < today.as_str()
     {
-        hits.add(format!("{} has had no updates since {end}", os.name), Seen::file("/etc/os-release"));
+        let seen = match &case.report.windows {
+            Some(windows) => windows.seen("SOFTWARE", "Microsoft\\Windows NT\\CurrentVersion"),
+            None => Seen::file("/etc/os-release"),
+        };
+        hits.add(format!("{} has had no updates since {end}", os.name), seen);
     }
 }
 

@@ -11,6 +11,7 @@ mod network;
 pub mod places;
 mod storage;
 mod table;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ pub use places::{Firmware, PLACES, Place, place};
 pub use table::RULES;
 
 /// Version of the rules. Grows when a rule does, so that stored results can be told from new ones.
-pub const RULE_SET: &str = "2";
+pub const RULE_SET: &str = "3";
 
 /// A row: what can be found, said before anything is.
 pub struct Rule {
@@ -65,7 +66,7 @@ impl Case<'_> {
 
     /// Whether it is Linux: everything else is not judged by these rules.
     pub(crate) fn is_linux(&self) -> bool {
-        self.report.os.is_some() && !self.report.roots.is_empty()
+        self.report.os.is_some() && !self.report.roots.is_empty() && self.report.windows.is_none()
     }
 }
 
@@ -205,6 +206,9 @@ pub fn judge(examination: &Examination, place: &'static Place, options: &Options
     let (mut findings, mut unanswered) = (Vec::new(), Vec::new());
     for rule in RULES {
         let Some(impact) = options.severities.of(place, rule.id, rule.impact) else { continue };
+        if !windows::concerns(&case, rule.id) {
+            continue;
+        }
         let mut hits = Hits::default();
         (rule.run)(&case, &mut hits);
         for hit in hits.list {
@@ -224,7 +228,7 @@ pub fn judge(examination: &Examination, place: &'static Place, options: &Options
                 detail: hit.detail,
                 at: hit.seen,
                 effect: rule.effect,
-                fix: hit.fix.unwrap_or_else(|| rule.fix.to_owned()),
+                fix: hit.fix.unwrap_or_else(|| windows::fix(&case, rule.id).unwrap_or(rule.fix).to_owned()),
                 tencent_error: rule.tencent_error.filter(|_| place.id == "tencent"),
             });
         }

@@ -11,8 +11,9 @@ const FSTAB: &str = "/etc/fstab";
 /// Free space that a start needs: bytes and inodes (virt-v2v's limits for `/`).
 const MIN_FREE: u64 = 20 << 20;
 const MIN_INODES: u64 = 100;
-/// What AWS asks for.
+/// What AWS asks for, of a Linux and of a Windows.
 const AWS_FREE: u64 = 250 << 20;
+const AWS_FREE_WINDOWS: u64 = 6 << 30;
 
 fn lines<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Line> {
     case.report.fstab.iter().filter(|line| !is_virtual(line))
@@ -295,6 +296,7 @@ pub(super) fn kind(case: &Case<'_>, hits: &mut Hits) {
 
 /// fs.space
 pub(super) fn space(case: &Case<'_>, hits: &mut Hits) {
+    let asked = if case.report.windows.is_some() { AWS_FREE_WINDOWS } else { AWS_FREE };
     for (at, volume) in mounted(case) {
         let Some(space) = volume.probed.space else { continue };
         // The ESP and a small /boot are full for good reasons.
@@ -307,10 +309,10 @@ pub(super) fn space(case: &Case<'_>, hits: &mut Hits) {
             hits.add(format!("{at} has {free} MiB free"), volume_seen(volume));
         } else if at != "/usr" && space.inodes > 0 && space.free_inodes < MIN_INODES {
             hits.add(format!("{at} has {} inodes free", space.free_inodes), volume_seen(volume));
-        } else if case.place.id == "aws" && space.free < AWS_FREE {
+        } else if case.place.id == "aws" && space.free < asked {
             hits.add_as(
                 Impact::RejectedAtImport,
-                format!("{at} has {free} MiB free; the import asks for 250"),
+                format!("{at} has {free} MiB free; the import asks for {}", asked >> 20),
                 volume_seen(volume),
             );
         }

@@ -3,6 +3,7 @@
 mod disk;
 mod owner;
 mod start;
+mod windows;
 
 use super::Rule;
 
@@ -91,4 +92,23 @@ pub static RULES: &[Rule] = &[
     owner::SEC_SEED,
     owner::SEC_HISTORY,
     owner::SEC_LOGS,
+    windows::WIN_PLACE,
+    windows::WIN_PART,
+    windows::WIN_BOOTMGR,
+    windows::WIN_BCD,
+    windows::WIN_HIVES,
+    windows::WIN_VIOSTOR,
+    windows::WIN_HYPERV,
+    windows::WIN_NVME,
+    windows::WIN_PVSCSI,
+    windows::WIN_FILTERS,
+    windows::WIN_NETKVM,
+    windows::WIN_HIBERNATE,
+    windows::WIN_SYSPREP,
+    windows::WIN_UPDATE,
+    windows::WIN_RDP,
+    windows::WIN_AUTOLOGON,
+    windows::WIN_CLOUDBASE_INIT,
+    windows::WIN_CLOCK,
+    windows::WIN_ADDRESS,
 ];

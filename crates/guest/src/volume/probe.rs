@@ -129,6 +129,9 @@ pub struct Probed {
     pub space: Option<Space>,
     /// Features that some readers refuse.
     pub features: Vec<&'static str>,
+    /// The version of its format, where it says one: "3.1" of an NTFS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Probed {
@@ -141,6 +144,7 @@ impl Probed {
             state: None,
             space: None,
             features: Vec::new(),
+            version: None,
         }
     }
 
@@ -152,7 +156,7 @@ impl Probed {
     /// Whether it is a file system that this crate lists and reads.
     #[must_use]
     pub fn readable(&self) -> bool {
-        matches!(self.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat)
+        matches!(self.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat | Content::Ntfs)
     }
 }
 

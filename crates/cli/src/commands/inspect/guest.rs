@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kiln_disk::partition::Scheme;
 use kiln_disk::{Budget, Limits};
 use kiln_guest::facts::Depth;
+use kiln_guest::facts::windows::Windows;
 use kiln_guest::{GuestReport, examine};
 
 use crate::input::{Input, SourceArgs};
@@ -70,6 +71,11 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
     };
     row("boot", modes.to_owned());
     row("loader", boot.loaders.join(", "));
+    if let Some(windows) = &report.windows {
+        for (name, value) in windows_rows(windows) {
+            row(name, value);
+        }
+    }
     if let Some(entry) = boot.entries.iter().find(|entry| entry.default) {
         row("command line", entry.cmdline.clone());
     }
@@ -120,7 +126,7 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
         (Some(_), true) => "enabled",
         (Some(_), false) => "installed, not enabled",
     };
-    if report.os.is_some() {
+    if report.os.is_some() && report.windows.is_none() {
         row("SSH server", format!("{ssh}, {} host keys in the image", report.ssh.host_keys.len()));
     }
     let accounts: Vec<String> = report
@@ -144,6 +150,52 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
     row("to be removed", secrets.join(", "));
     for problem in &report.problems {
         row("not read", problem.clone());
+    }
+    rows
+}
+
+/// What is said of a Windows alone.
+fn windows_rows(windows: &Windows) -> Vec<(&'static str, String)> {
+    let version = &windows.version;
+    let revision = version.revision.map_or(String::new(), |revision| format!(".{revision}"));
+    let build = format!(
+        "{}.{}{revision} {} {}",
+        version.number, version.build, version.edition, version.installation
+    );
+    let mut rows = vec![("build", build.trim().to_owned())];
+    for (firmware, chain) in [("BIOS", &windows.bios), ("UEFI", &windows.uefi)] {
+        let Some(chain) = chain else { continue };
+        let manager = if chain.manager_present { "" } else { " (MISSING)" };
+        let bcd = match (&chain.bcd.fault, &chain.bcd.program) {
+            (Some(fault), _) => format!("{} {fault}", chain.bcd.path),
+            (None, program) => {
+                format!("{} starts {}", chain.bcd.path, program.as_deref().unwrap_or("nothing"))
+            }
+        };
+        rows.push(("boot manager", format!("{firmware}: {}{manager}, {bcd}", chain.manager)));
+    }
+    for hive in &windows.hives {
+        let state = match (&hive.fault, hive.dirty) {
+            (Some(fault), _) => fault.clone(),
+            (None, true) => "was being written".to_owned(),
+            (None, false) => "in order".to_owned(),
+        };
+        rows.push(("registry", format!("{} {state}", hive.path)));
+    }
+    let boot = windows.drivers.iter().filter(|driver| driver.starts_at_boot());
+    let boot: Vec<&str> = boot.map(|driver| driver.service.as_str()).collect();
+    rows.push(("boot drivers", boot.join(", ")));
+    let others = windows.drivers.iter().filter(|driver| !driver.starts_at_boot()).map(|driver| {
+        let start = driver.start_override.or(driver.start);
+        let start = start.map_or("without Start".to_owned(), |start| format!("start {start}"));
+        let fault = driver.fault.as_ref().map_or(String::new(), |fault| format!(", its file {fault}"));
+        format!("{} ({start}{fault})", driver.service)
+    });
+    rows.push(("other drivers", others.collect::<Vec<_>>().join(", ")));
+    rows.push(("set-up agents", windows.agents.join(", ")));
+    rows.push(("image state", windows.image_state.clone().unwrap_or_default()));
+    if windows.hibernated {
+        rows.push(("hibernated", "yes: hiberfil.sys holds the memory of a machine".to_owned()));
     }
     rows
 }
