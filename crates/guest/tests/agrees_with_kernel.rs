@@ -304,7 +304,7 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
     }
     assert!(matches!(fs.stat(b"/small/file"), Err(kiln_guest::fs::FsError::NotFound)));
     assert!(matches!(fs.stat(b"/$MFT"), Err(kiln_guest::fs::FsError::NotFound)));
-    let mut probed = probe(disk.as_ref()).unwrap();
+    let mut probed = probe(&disk).unwrap();
     fs.describe(&mut probed).unwrap();
     assert_eq!((probed.label.as_str(), probed.version.as_deref()), ("System", Some("3.1")));
     assert_eq!(probed.state, Some(kiln_guest::volume::FsState::Clean));

@@ -244,7 +244,7 @@ fn walk(patched: Patched) {
     let started = Instant::now();
     let disk: Arc<dyn Disk> = Arc::new(patched);
     let Ok(fs) = open(&disk, Content::Ntfs, &Root::Default) else { return };
-    let _ = (fs.space(), fs.describe(&mut probe(disk.as_ref()).unwrap()));
+    let _ = (fs.space(), fs.describe(&mut probe(&disk).unwrap()));
     let (mut dirs, mut seen) = (vec![Vec::new()], 0);
     while let Some(dir) = dirs.pop() {
         let at = if dir.is_empty() { b"/".to_vec() } else { dir.clone() };

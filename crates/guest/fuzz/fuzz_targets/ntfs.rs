@@ -60,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
     let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
     let Ok(fs) = open(&disk, Content::Ntfs, &Root::Default) else { return };
     let _ = fs.space();
-    if let Ok(mut probed) = probe(disk.as_ref()) {
+    if let Ok(mut probed) = probe(&disk) {
         let _ = fs.describe(&mut probed);
     }
     let mut dirs = vec![Vec::new()];
