@@ -1,5 +1,7 @@
 //! The guest's tree: file systems mounted where its own table says, and paths that follow links inside it.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{BufReader, Read};
 
 use crate::fs::{Entry, FileSystem, FsError, Kind, Result, Stat};
@@ -10,6 +12,9 @@ const MAX_LINKS: usize = 40;
 const MAX_PATH: usize = 4096;
 /// Bytes of a file read at once when it is streamed.
 const CHUNK: usize = 1 << 20;
+
+/// Answers that are remembered.
+const MAX_KNOWN: usize = 1 << 16;
 
 /// A mounted file system.
 struct Mount {
@@ -24,6 +29,11 @@ struct Mount {
 #[derive(Default)]
 pub struct Tree {
     mounts: Vec<Mount>,
+    /// What physical paths are; none where nothing is. The rules ask for the same names for each place, and each
+    /// answer costs a walk through the directories above.
+    known: RefCell<HashMap<Vec<u8>, Option<Stat>>>,
+    /// What links say.
+    links: RefCell<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 impl Tree {
@@ -31,6 +41,8 @@ impl Tree {
     pub fn mount(&mut self, at: &str, volume: usize, fs: Box<dyn FileSystem>) {
         let at = normal(at.as_bytes());
         self.mounts.push(Mount { at, volume, fs });
+        self.known.take();
+        self.links.take();
         // The longest path first; of two at one place the later.
         self.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.at.len()));
     }
@@ -66,6 +78,31 @@ impl Tree {
         work(mount.fs.as_ref(), &inside)
     }
 
+    /// What a physical path is.
+    fn stat_at(&self, path: &[u8]) -> Result<Stat> {
+        if let Some(known) = self.known.borrow().get(path) {
+            return known.ok_or(FsError::NotFound);
+        }
+        let stat = self.on(path, |fs, inside| fs.stat(inside));
+        let answer = match &stat {
+            Ok(stat) => Some(*stat),
+            Err(FsError::NotFound) => None,
+            Err(_) => return stat,
+        };
+        remember(&self.known, path, answer);
+        stat
+    }
+
+    /// What the link at a physical path says.
+    fn link_at(&self, path: &[u8]) -> Result<Vec<u8>> {
+        if let Some(known) = self.links.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let target = self.on(path, |fs, inside| fs.read_link(inside))?;
+        remember(&self.links, path, target.clone());
+        Ok(target)
+    }
+
     /// The physical path that a path means: every link on the way is followed inside the tree; the last one only if
     /// `follow_last`. `..` above the root stays at the root. The last name need not exist.
     ///
@@ -91,7 +128,7 @@ impl Tree {
             if todo.is_empty() && !follow_last {
                 break;
             }
-            let kind = match self.on(&here, |fs, inside| fs.stat(inside)) {
+            let kind = match self.stat_at(&here) {
                 Ok(stat) => stat.kind,
                 Err(FsError::NotFound) if todo.is_empty() => break,
                 Err(error) => return Err(error),
@@ -101,7 +138,7 @@ impl Tree {
                 if links > MAX_LINKS {
                     return Err(FsError::Links);
                 }
-                let target = self.on(&here, |fs, inside| fs.read_link(inside))?;
+                let target = self.link_at(&here)?;
                 done.pop();
                 if target.first() == Some(&b'/') {
                     done.clear();
@@ -118,7 +155,7 @@ impl Tree {
     /// [`FsError`].
     pub fn stat(&self, path: &str) -> Result<Stat> {
         let path = self.resolve(path.as_bytes(), true)?;
-        self.on(&path, |fs, inside| fs.stat(inside))
+        self.stat_at(&path)
     }
 
     /// What a path itself is: a link stays a link.
@@ -127,7 +164,7 @@ impl Tree {
     /// [`FsError`].
     pub fn stat_link(&self, path: &str) -> Result<Stat> {
         let path = self.resolve(path.as_bytes(), false)?;
-        self.on(&path, |fs, inside| fs.stat(inside))
+        self.stat_at(&path)
     }
 
     /// What a link says.
@@ -136,7 +173,7 @@ impl Tree {
     /// [`FsError`].
     pub fn read_link(&self, path: &str) -> Result<String> {
         let path = self.resolve(path.as_bytes(), false)?;
-        Ok(crate::text::lossy(&self.on(&path, |fs, inside| fs.read_link(inside))?))
+        Ok(crate::text::lossy(&self.link_at(&path)?))
     }
 
     /// Whether there is anything; an unreadable place counts as nothing.
@@ -175,7 +212,7 @@ impl Tree {
     /// [`FsError`]; [`FsError::TooLong`].
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_bytes(), true)?;
-        let stat = self.on(&path, |fs, inside| fs.stat(inside))?;
+        let stat = self.stat_at(&path)?;
         if stat.kind != Kind::File {
             return Err(FsError::WrongKind);
         }
@@ -194,7 +231,7 @@ impl Tree {
     /// [`FsError`].
     pub fn head(&self, path: &str, len: usize) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_bytes(), true)?;
-        if self.on(&path, |fs, inside| fs.stat(inside))?.kind != Kind::File {
+        if self.stat_at(&path)?.kind != Kind::File {
             return Err(FsError::WrongKind);
         }
         let mut bytes = vec![0; len];
@@ -209,7 +246,7 @@ impl Tree {
     /// [`FsError`].
     pub fn read_at(&self, path: &str, at: u64, len: usize) -> Result<Vec<u8>> {
         let path = self.resolve(path.as_bytes(), true)?;
-        let stat = self.on(&path, |fs, inside| fs.stat(inside))?;
+        let stat = self.stat_at(&path)?;
         if stat.kind != Kind::File {
             return Err(FsError::WrongKind);
         }
@@ -232,7 +269,7 @@ impl Tree {
     /// [`FsError`].
     pub fn stream(&self, path: &str) -> Result<impl Read + '_> {
         let path = self.resolve(path.as_bytes(), true)?;
-        let stat = self.on(&path, |fs, inside| fs.stat(inside))?;
+        let stat = self.stat_at(&path)?;
         if stat.kind != Kind::File {
             return Err(FsError::WrongKind);
         }
@@ -259,6 +296,14 @@ impl Read for Stream<'_> {
         self.at = self.at.saturating_add(u64::try_from(read).unwrap_or(0));
         Ok(read)
     }
+}
+
+fn remember<T>(known: &RefCell<HashMap<Vec<u8>, T>>, path: &[u8], answer: T) {
+    let mut known = known.borrow_mut();
+    if known.len() >= MAX_KNOWN {
+        known.clear();
+    }
+    known.insert(path.to_vec(), answer);
 }
 
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
