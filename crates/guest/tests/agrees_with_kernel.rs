@@ -2,34 +2,16 @@
 //! files, hard links and symbolic links. The tests mount, as root; the product never does.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use kiln_disk::{
-    ByteSource, Disk, Extent, ExtentKind, FileOffset, FileSource, GuestOffset, Result, check_range,
-};
+use kiln_disk::{Disk, FileSource};
 use kiln_guest::fs::{FileSystem, Kind, Root, open};
 use kiln_guest::volume::{Content, probe};
+use kiln_testkit::flat::Flat;
 use sha2::{Digest, Sha256};
-
-/// A raw file as a disk.
-struct Raw(FileSource);
-
-impl Disk for Raw {
-    fn disk_len(&self) -> u64 {
-        self.0.byte_len()
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        self.0.read_bytes(FileOffset::new(at.get()), buf)
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 fn tool(program: &str, words: &[&str]) {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
@@ -189,7 +171,7 @@ fn compare(make: &[&str], megabytes: u64, content: Content) {
 /// Reads an image and compares.
 fn same(image: &Path, content: Content, mut expected: Listing) {
     expected.remove(b"lost+found".as_slice());
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(image).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(image).unwrap()));
     assert_eq!(probe(&disk).unwrap().content, content);
     let fs = open(&disk, content, &Root::Default).unwrap();
     let mut found = by_us(fs.as_ref());
@@ -227,7 +209,7 @@ fn hole_of_a_whole_indirect_block_is_not_read() {
     let words =
         ["-q", "-F", "-t", "ext2", "-b", "1024", "-d", tree.to_str().unwrap(), image.to_str().unwrap()];
     tool("mke2fs", &words);
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
     let fs = open(&disk, Content::Ext, &Root::Default).unwrap();
     let answer = fs.read(b"/sparse", 4 << 20, &mut [0; 4096]);
     assert!(matches!(answer, Err(kiln_guest::fs::FsError::Crashed(_))), "{answer:?}");
@@ -297,7 +279,7 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
         expected = by_kernel(root);
     });
     same(&image, Content::Ntfs, expected);
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
     let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
     for path in ["/SMALL", "/small", "/gr\u{dc}\u{df}E AND SPACES.txt", "/DEEP/Er/aND/deeper/FILE", "/case"] {
         assert_eq!(fs.stat(path.as_bytes()).unwrap().kind, Kind::File, "{path}");
@@ -370,7 +352,7 @@ fn ntfs_links_stay_inside_and_packed_files_are_unpacked() {
         std::fs::write(root.join("packed/file"), &packed).unwrap();
         std::fs::write(root.join("packed/small"), "in its record").unwrap();
     });
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
     let fs = open(&disk, Content::Ntfs, &Root::Default).unwrap();
     let kind = |path: &str| fs.stat(path.as_bytes()).unwrap().kind;
     assert_eq!((kind("/Documents and Settings"), kind("/data")), (Kind::Link, Kind::Special));
@@ -399,7 +381,7 @@ fn dirty_file_system_of_an_older_system_is_read_without_its_journal() {
     let words = ["-q", "-F", "-t", "ext3", "-d", tree.to_str().unwrap(), image.to_str().unwrap()];
     tool("mke2fs", &words);
     tool("debugfs", &["-w", "-R", "feature needs_recovery", image.to_str().unwrap()]);
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&image).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
     let probed = probe(&disk).unwrap();
     assert_eq!(probed.state, Some(kiln_guest::volume::FsState::NeedsRecovery));
     let fs = open(&disk, Content::Ext, &Root::Default).unwrap();

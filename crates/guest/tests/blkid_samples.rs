@@ -2,32 +2,14 @@
 //! with what it must say of each.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_disk::{
-    ByteSource, Disk, Extent, ExtentKind, FileOffset, FileSource, GuestOffset, Result, check_range,
-};
+use kiln_disk::{Disk, FileSource};
 use kiln_guest::fs::{Root, open};
 use kiln_guest::volume::{Content, probe};
 use kiln_testkit::fixtures::Fixture;
-
-/// A raw file as a disk.
-struct Raw(FileSource);
-
-impl Disk for Raw {
-    fn disk_len(&self) -> u64 {
-        self.0.byte_len()
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        self.0.read_bytes(FileOffset::new(at.get()), buf)
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
+use kiln_testkit::flat::Flat;
 
 /// Kinds that blkid knows and this crate does not: controllers' RAIDs (their members are disks of machines, not machine
 /// images), cluster storage, and two systems without a magic worth the name.
@@ -86,7 +68,7 @@ fn volumes_are_called_as_blkid_calls_them() {
         }
         let expected = expected(&answer);
         let said = |key: &str| expected.get(key).map_or("", String::as_str);
-        let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(&path).unwrap()));
+        let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&path).unwrap()));
         let mut found = probe(&disk).unwrap();
         // The label of an NTFS is a file in it.
         if found.content == Content::Ntfs {

@@ -3,39 +3,20 @@
 //! No Windows of Microsoft's is here: its licence lets none into a test. The file systems and the registry are made by
 //! other people's tools (ntfs-3g, hivexsh), so that what is read was not written by what reads it.
 
-use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kiln_disk::{
-    Budget, ByteSource, Disk, Extent, ExtentKind, FileOffset, FileSource, GuestOffset, Limits, Result,
-    check_range,
-};
+use kiln_disk::{Budget, Disk, FileSource, Limits};
 use kiln_guest::facts::Depth;
 use kiln_guest::rules::{Firmware, Options, PLACES, Verdict, place};
 use kiln_guest::{Examination, Judgement, examine, judge};
+use kiln_testkit::flat::Flat;
 use kiln_testkit::windows::{AMD64, FIRST, I386, Windows, bcd, program, texts};
 
-/// A raw file as a disk.
-struct Raw(FileSource);
-
-impl Disk for Raw {
-    fn disk_len(&self) -> u64 {
-        self.0.byte_len()
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        self.0.read_bytes(FileOffset::new(at.get()), buf)
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
-
 fn look(disk: &Path) -> Examination {
-    let disk: Arc<dyn Disk> = Arc::new(Raw(FileSource::open(disk).unwrap()));
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(disk).unwrap()));
     examine(&[disk], &Arc::new(Budget::new(Limits::INSPECT)), Depth::Full).unwrap()
 }
 

@@ -7,6 +7,7 @@ pub mod damage;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod fault;
 pub mod fixtures;
+pub mod flat;
 pub mod guest_matrix;
 pub mod http;
 pub mod laws;

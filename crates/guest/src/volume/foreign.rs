@@ -11,36 +11,29 @@ use kiln_disk::{Disk, Result};
 use super::probe::{Content, Probed, read};
 use crate::text::{label, utf16_label, uuid};
 
-/// How a volume's id is written.
-enum Id {
-    /// It has none, or none that anybody looks for.
-    None,
-    /// 16 bytes at this place.
-    Uuid(usize),
-}
-
 /// A superblock that is known by constant bytes.
 struct Known {
     word: &'static str,
     at: usize,
     magic: &'static [u8],
-    id: Id,
+    /// First byte of its id of 16 bytes, where it has one that people look for.
+    uuid: Option<usize>,
     /// First byte and length of the label.
     label: Option<(usize, usize)>,
 }
 
 const fn known(word: &'static str, at: usize, magic: &'static [u8]) -> Known {
-    Known { word, at, magic, id: Id::None, label: None }
+    Known { word, at, magic, uuid: None, label: None }
 }
 
 const fn named(
     word: &'static str,
     at: usize,
     magic: &'static [u8],
-    id: usize,
+    uuid: usize,
     label: (usize, usize),
 ) -> Known {
-    Known { word, at, magic, id: Id::Uuid(id), label: Some(label) }
+    Known { word, at, magic, uuid: Some(uuid), label: Some(label) }
 }
 
 const KIB: usize = 1024;
@@ -118,9 +111,7 @@ fn found(known: &Known, head: &[u8]) -> Probed {
     };
     let mut found = Probed::new(content, known.word);
     let part = |at: usize, len: usize| head.get(at..at.saturating_add(len));
-    if let Id::Uuid(at) = known.id {
-        found.uuid = part(at, 16).map(uuid).unwrap_or_default();
-    }
+    found.uuid = known.uuid.and_then(|at| part(at, 16)).map(uuid).unwrap_or_default();
     if found.uuid.bytes().all(|byte| matches!(byte, b'0' | b'-')) {
         found.uuid.clear();
     }
