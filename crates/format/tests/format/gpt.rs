@@ -11,7 +11,7 @@ use kiln_testkit::ModelDisk;
 use kiln_testkit::laws::{Random, check_disk};
 use kiln_testkit::oracle::text;
 
-#[path = "../fuzz/src/gpt.rs"]
+#[path = "../../fuzz/src/gpt.rs"]
 mod exercise;
 
 fn run(program: &str, words: &[&str]) -> String {

@@ -2,7 +2,7 @@
 
 use kiln_testkit::damage::Workshop;
 
-#[path = "../fuzz/src/disk.rs"]
+#[path = "../../fuzz/src/disk.rs"]
 mod exercise;
 
 /// 5,000 mutants of the first and last bytes of a real disk, the same each time.
