@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// What `getty` prints after the host name when the guest is up.
-const PROMPT: &[u8] = b" login: ";
+const PROMPT: &str = " login: ";
 /// The console text kept for the report; a guest that prints for ever costs no more than twice this.
 const CONSOLE_KEPT: usize = 256 * 1024;
 
@@ -244,8 +244,7 @@ impl Guest {
                             &console,
                         );
                     }
-                    let text = console.text();
-                    if let Some(words) = GIVEN_UP.iter().find(|words| text.contains(**words)) {
+                    if let Some(words) = GIVEN_UP.iter().find(|words| console.news_hold(words)) {
                         return told(false, (*words).to_owned(), &console);
                     }
                 }
@@ -305,18 +304,26 @@ fn drive(file: &Path, format: &str, rest: &str) -> OsString {
 #[derive(Default)]
 struct Console {
     bytes: Vec<u8>,
+    /// How many of them came last.
+    news: usize,
 }
 
 impl Console {
     /// Adds what the guest printed; true once the prompt has been seen.
     fn push(&mut self, bytes: &[u8]) -> bool {
-        let from = self.bytes.len().saturating_sub(PROMPT.len());
-        self.bytes.extend_from_slice(bytes);
-        let found = self.bytes[from..].windows(PROMPT.len()).any(|window| window == PROMPT);
-        if self.bytes.len() > 2 * CONSOLE_KEPT {
+        if self.bytes.len() + bytes.len() > 2 * CONSOLE_KEPT {
             self.bytes.drain(..self.bytes.len() - CONSOLE_KEPT);
         }
-        found
+        self.bytes.extend_from_slice(bytes);
+        self.news = bytes.len();
+        self.news_hold(PROMPT)
+    }
+
+    /// Whether these words end in what came last. A serial line brings a few bytes at a time: a look at all of them each
+    /// time costs more than the guest.
+    fn news_hold(&self, words: &str) -> bool {
+        let from = self.bytes.len().saturating_sub(self.news + words.len() - 1);
+        self.bytes[from..].windows(words.len()).any(|window| window == words.as_bytes())
     }
 
     fn text(&self) -> String {
@@ -466,5 +473,9 @@ mod tests {
             assert!(console.bytes.len() <= 2 * CONSOLE_KEPT);
         }
         assert!(console.push(b"host login: "));
+        assert!(!console.push(b"no such b"));
+        assert!(!console.news_hold("bootable device"));
+        assert!(!console.push(b"ootable device\n"));
+        assert!(console.news_hold("bootable device") && !console.news_hold("no such"));
     }
 }
