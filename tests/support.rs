@@ -145,7 +145,7 @@ impl Sandbox {
         std::fs::create_dir_all(tree.join("etc")).unwrap();
         std::fs::write(tree.join("etc/hostname"), "kiln-test\n").unwrap();
         for file in 0..24_u64 {
-            std::fs::write(tree.join(format!("data-{file}")), noise(100 + file, 700_000)).unwrap();
+            std::fs::write(tree.join(format!("data-{file}")), noise(100 + file, 300_000)).unwrap();
         }
         let path = self.path(name);
         File::create(&path).unwrap().set_len(64 << 20).unwrap();

@@ -9,7 +9,7 @@ use crate::support::{Sandbox, cut, names_in, overwrite};
 /// A guest's disk, and the same disk as users get it: name, command that makes it, wrappers, format.
 const FORMS: [(&str, &str, &[&str], &str); 8] = [
     ("disk.raw.gz", "gzip -1 -c disk.raw", &["gzip"], "raw"),
-    ("disk.raw.xz", "xz -1 -T2 --block-size=4MiB -c disk.raw", &["xz"], "raw"),
+    ("disk.raw.xz", "xz -0 -T2 --block-size=4MiB -c disk.raw", &["xz"], "raw"),
     ("disk.raw.zst", "zstd -q -c disk.raw", &["zstd"], "raw"),
     ("disk.raw.bz2", "bzip2 -1 -c disk.raw", &["bzip2"], "raw"),
     ("disk.raw.lz4", "lz4 -q -c --content-size disk.raw", &["lz4"], "raw"),
@@ -145,7 +145,7 @@ fn a_fixed_vhd_that_begins_like_a_raw_disk_is_told_by_its_end() {
     sandbox.guest_disk("disk.raw");
     sandbox.kiln(["convert", "-q", "-O", "vhd", "-o", "subformat=fixed", "disk.raw", "disk.vhd"]).exits(0);
     let plain = sandbox.kiln(["import", "--json", "disk.vhd", "--name", "a"]).exits(0).json("kiln.import.v1");
-    for command in ["xz -1", "gzip -1", "zstd -q"] {
+    for command in ["xz -0", "gzip -1", "zstd -q"] {
         sandbox.tool("sh", ["-c", &format!("{command} -c disk.vhd > packed")]);
         let done = sandbox.kiln(["import", "--json", "packed", "--name", "b", "--replace"]).exits(0);
         let done = done.json("kiln.import.v1");
@@ -159,7 +159,7 @@ fn a_disk_that_lost_its_end_is_refused_after_it_was_decoded() {
     let sandbox = Sandbox::new();
     sandbox.guest_disk("disk.raw");
     cut(&sandbox.path("disk.raw"), 50);
-    sandbox.tool("xz", ["-1", "disk.raw"]);
+    sandbox.tool("xz", ["-0", "disk.raw"]);
     let ran = sandbox.kiln(["import", "--json", "disk.raw.xz", "--name", "x"]).exits(1);
     assert_eq!(ran.error()["code"], "import.findings");
     assert_eq!(sandbox.kiln(["ls"]).ok(), "no images\n");

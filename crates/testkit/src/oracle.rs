@@ -97,6 +97,10 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of a test is UTF-8")
 }
 
+/// Debian's Python. What else is called so may be a version manager's wrapper, which takes longer to start it than the
+/// test takes.
+pub const PYTHON: &str = "/usr/bin/python3";
+
 /// The most memory that this process ever held, in bytes (`VmHWM`).
 ///
 /// # Panics

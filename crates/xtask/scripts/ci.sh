@@ -12,6 +12,8 @@ rm -rf "$logs"
 mkdir -p "$logs"
 # Nothing is compiled twice here: what a second build would reuse is not worth writing.
 export CARGO_INCREMENTAL=0
+# A failed assertion names its line without that.
+export CARGO_PROFILE_DEV_DEBUG=0
 # Half of the time of a test that captures or starts a machine is waiting.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 

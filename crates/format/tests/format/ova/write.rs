@@ -10,7 +10,7 @@ use kiln_format::transfer::{FilePlan, write_file};
 use kiln_format::{CheckScope, Choice, OpenContext, Options, check, open};
 use kiln_testkit::ModelDisk;
 use kiln_testkit::laws::{Random, check_disk};
-use kiln_testkit::oracle::{assert_qemu_identical, text};
+use kiln_testkit::oracle::{PYTHON, assert_qemu_identical, text};
 
 fn content(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -67,7 +67,7 @@ fn other_programs_take_it_apart_and_find_what_it_says() {
     assert_eq!(run(dir.path(), "bsdtar", &["-tf", "box.ova"]), "box.ovf\nbox.mf\nbox-disk1.vmdk\n");
     let script =
         "import sys, tarfile\nprint([(m.name, m.mtime, m.isreg()) for m in tarfile.open(sys.argv[1], 'r:')])";
-    let listed = run(dir.path(), "python3", &["-c", script, "box.ova"]);
+    let listed = run(dir.path(), PYTHON, &["-c", script, "box.ova"]);
     assert_eq!(listed.trim(), "[('box.ovf', 0, True), ('box.mf', 0, True), ('box-disk1.vmdk', 0, True)]");
     run(dir.path(), "tar", &["-xf", "box.ova"]);
     let manifest = std::fs::read_to_string(dir.path().join("box.mf")).unwrap();

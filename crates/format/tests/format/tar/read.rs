@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kiln_disk::{Budget, ByteSource, FileOffset, FileSource, MemorySource, RunKind};
 use kiln_format::tar::{Archive, Ending, Member, MemberKind, list};
 use kiln_testkit::laws::Random;
+use kiln_testkit::oracle::PYTHON;
 use kiln_testkit::tar::{BLOCK, HeaderBuilder, TarBuilder, number, pax_record};
 
 fn read(bytes: &[u8]) -> kiln_disk::Result<Archive> {
@@ -49,7 +50,7 @@ with tarfile.open(sys.argv[1], "r:", encoding="utf-8", errors="surrogateescape")
         print(name, m.size if m.isreg() else "-")
 "#;
     let output =
-        Command::new("python3").args(["-I", "-S", "-c", SCRIPT]).arg(path).output().expect("python3 runs");
+        Command::new(PYTHON).args(["-I", "-S", "-c", SCRIPT]).arg(path).output().expect("python3 runs");
     output.status.success().then(|| {
         let text = String::from_utf8(output.stdout).unwrap();
         let unhex = |hex: &str| -> Vec<u8> {
@@ -416,7 +417,7 @@ fn archives_of_every_program_and_format_give_the_files_back() {
             "import sys, tarfile\nt = tarfile.open(sys.argv[1], 'w', format=tarfile.{format})\n\
              [t.add(n) for n in sys.argv[2:]]\nt.close()"
         );
-        tools.push((format!("python {format}"), vec!["python3".to_owned(), "-c".to_owned(), script]));
+        tools.push((format!("python {format}"), vec![PYTHON.to_owned(), "-c".to_owned(), script]));
     }
     for (label, command) in tools {
         let path = dir.path().join("out.tar");

@@ -9,6 +9,7 @@ use kiln_format::tar::{GcpJob, list, write_gcp};
 use kiln_format::{Choice, OpenContext, open};
 use kiln_testkit::ModelDisk;
 use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::oracle::PYTHON;
 
 /// A disk with data in every `step`-th unit of 64 KiB.
 fn content(len: usize, step: usize) -> Vec<u8> {
@@ -54,7 +55,7 @@ fn gnu_tar_lists_one_sparse_member_and_gives_the_disk_back() {
         // Python reads several gzip members and one alike; zlib itself reads one.
         let script = "import sys, zlib\nd = zlib.decompressobj(31)\nb = open(sys.argv[1], 'rb').read()\n\
                       open(sys.argv[2], 'wb').write(d.decompress(b))\nassert d.eof and not d.unused_data";
-        run(dir.path(), "python3", &["-c", script, "disk.tar.gz", "disk.tar"]);
+        run(dir.path(), PYTHON, &["-c", script, "disk.tar.gz", "disk.tar"]);
         let tar = std::fs::read(dir.path().join("disk.tar")).unwrap();
         assert_eq!((&tar[257..265], tar[156]), (&b"ustar  \0"[..], b'S'));
         let source: Arc<dyn ByteSource> = Arc::new(FileSource::open(&dir.path().join("disk.tar")).unwrap());

@@ -10,7 +10,7 @@ use kiln_format::transfer::{Job, write_container, write_stream};
 use kiln_format::{CheckScope, Image, OpenContext, Options, Siblings, vmdk};
 use kiln_testkit::ModelDisk;
 use kiln_testkit::laws::{Random, check_disk};
-use kiln_testkit::oracle::{assert_qemu_identical, qemu_disk_len, qemu_img, text};
+use kiln_testkit::oracle::{PYTHON, assert_qemu_identical, qemu_disk_len, qemu_img, text};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -181,7 +181,7 @@ fn libvmdk(path: &Path) -> Vec<u8> {
         size = handle.get_media_size()\n\
         while size > 0:\n    part = handle.read_buffer(min(size, 1 << 20)); size -= len(part)\n    \
         sys.stdout.buffer.write(part)\n";
-    let output = Command::new("timeout").args(["60", "/usr/bin/python3", "-c", SCRIPT, text(path)]).output();
+    let output = Command::new("timeout").args(["60", PYTHON, "-c", SCRIPT, text(path)]).output();
     let output = output.expect("timeout (coreutils)");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "pyvmdk (python3-libvmdk) cannot read {}: {said}", path.display());
