@@ -63,6 +63,9 @@ pub struct Boot {
     /// Why GRUB's menu starts nothing by itself, by firmware; an empty firmware stands for any.
     #[serde(skip)]
     pub waits: Vec<(&'static str, Waits)>,
+    /// Why syslinux starts nothing by itself.
+    #[serde(skip)]
+    pub syslinux_waits: Option<Waits>,
     /// What UEFI goes on with behind a shim: volume and path.
     #[serde(skip)]
     pub second_stage: Option<(usize, String)>,
@@ -187,6 +190,8 @@ pub(super) fn read(
         empty_configs: loader.empty_configs,
         grub: loader.grub,
         waits: loader.waits,
+        // Two configurations are rare; one that starts by itself is the benefit of the doubt.
+        syslinux_waits: loader.syslinux.into_iter().min_by_key(Option::is_some).flatten(),
         second_stage,
     })
 }
@@ -229,6 +234,10 @@ fn bios(disk: &dyn Disk, layout: &Layout) -> Result<(String, u64)> {
             let why = "the first sector has code of no known loader, and no partition is marked for a BIOS";
             return Ok((why.to_owned(), 0));
         }
+    }
+    // Without partitions the first sector belongs to the file system's own loader: extlinux on the whole disk.
+    if table.scheme == Scheme::None {
+        return Ok((String::new(), 0));
     }
     if !gpt && table.mbr.loader != Some("grub-legacy") && table.mbr.loader != Some("lilo") {
         let Some(active) = table.partitions.iter().find(|part| part.active) else {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+mod syslinux;
+
 use super::Seen;
 use crate::grub::{self, Chain, Devices, Followed, Waits};
 use crate::text::{lines, unquoted};
@@ -93,6 +95,8 @@ pub(super) struct Found {
     pub(super) empty_configs: Vec<String>,
     pub(super) grub: Vec<GrubFacts>,
     pub(super) waits: Vec<(&'static str, Waits)>,
+    /// For each configuration of syslinux why it starts nothing by itself.
+    pub(super) syslinux: Vec<Option<Waits>>,
 }
 
 /// How GRUB starts by one firmware.
@@ -131,6 +135,7 @@ pub(super) fn read(
         empty_configs: Vec::new(),
         grub: Vec::new(),
         waits: Vec::new(),
+        syslinux: Vec::new(),
     };
     let devices = Devices::new(layout, tree, esps);
     if let Some(disk) = &starts.bios {
@@ -306,9 +311,14 @@ impl Place<'_> {
 
 fn take(loader: &'static str, path: &str, text: &str, place: &Place<'_>, found: &mut Found) {
     let shown = place.shown(path);
-    let entries = match loader {
-        "grub-legacy" => grub_legacy(text, &shown, place),
-        _ => syslinux(text, &shown, place),
+    let entries = if loader == "grub-legacy" {
+        grub_legacy(text, &shown, place)
+    } else {
+        let read = syslinux::read(text, path, place);
+        if !read.entries.is_empty() {
+            found.syslinux.push(read.waits);
+        }
+        read.entries
     };
     if entries.is_empty() {
         found.empty_configs.push(shown.clone());
@@ -400,44 +410,6 @@ fn grub_legacy(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
     }
     if let Some(entry) = entries.get_mut(default) {
         entry.default = true;
-    }
-    settle(entries, place)
-}
-
-/// Entries of syslinux.cfg and extlinux.conf.
-fn syslinux(text: &str, path: &str, place: &Place<'_>) -> Vec<Entry> {
-    let (mut entries, mut default) = (Vec::<Entry>::new(), String::new());
-    for (number, line) in lines(text) {
-        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let rest = rest.trim();
-        match (word.to_ascii_lowercase().as_str(), entries.last_mut()) {
-            ("default", _) => default = rest.to_owned(),
-            ("label", _) => entries.push(entry("syslinux", rest, Seen::line(path, number))),
-            ("kernel" | "linux", Some(entry)) => {
-                entry.kernel = rest.to_owned();
-                entry.kernel_line = number;
-            }
-            ("initrd", Some(entry)) => {
-                entry.initramfs = rest.split(',').map(str::to_owned).collect();
-                entry.initramfs_line = number;
-            }
-            ("append", Some(entry)) => {
-                entry.cmdline = rest.to_owned();
-                let inside = rest.split_whitespace().find_map(|word| word.strip_prefix("initrd="));
-                if let Some(files) = inside {
-                    entry.initramfs = files.split(',').map(str::to_owned).collect();
-                    entry.initramfs_line = number;
-                }
-            }
-            _ => {}
-        }
-    }
-    for entry in &mut entries {
-        entry.default = entry.title == default;
-        if !entry.kernel.starts_with('/') && !entry.kernel.is_empty() {
-            let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-            entry.kernel = format!("{dir}/{}", entry.kernel);
-        }
     }
     settle(entries, place)
 }

@@ -25,7 +25,7 @@ pub struct Os {
     pub end_of_life: Option<&'static str>,
     /// `/etc/hostname`.
     pub hostname: Option<String>,
-    /// The init system: "systemd" or "other".
+    /// The init system: "systemd", "openrc", "busybox" or "other".
     pub init: Option<&'static str>,
 }
 
@@ -158,6 +158,13 @@ fn init(tree: &Tree) -> Option<&'static str> {
     let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
     if systemd.iter().any(|path| tree.exists(path)) {
         return Some("systemd");
+    }
+    if ["/sbin/openrc", "/usr/sbin/openrc", "/usr/bin/openrc"].iter().any(|path| tree.exists(path)) {
+        return Some("openrc");
+    }
+    let busybox = tree.read_link("/sbin/init").is_ok_and(|target| target.ends_with("busybox"));
+    if busybox {
+        return Some("busybox");
     }
     tree.exists("/sbin/init").then_some("other")
 }

@@ -105,6 +105,41 @@ pub(super) fn default_entries<'a>(case: &'a Case<'_>) -> Vec<&'a Entry> {
     entries.filter(|entry| entry.default && counts(case, entry.loader)).collect()
 }
 
+/// Whether something is started on a disk without a root that could come up in spite of that. Not so where no firmware
+/// starts anything, where every way ends in a GRUB that stops, and where an initramfs of a known maker is told to mount a
+/// volume that is here and holds no system.
+pub(super) fn may_make_its_root(case: &Case<'_>) -> bool {
+    let boot = &case.report.boot;
+    let started: Vec<Firmware> =
+        [Firmware::Bios, Firmware::Uefi].into_iter().filter(|firmware| begins(case, *firmware)).collect();
+    let stops = |firmware: &Firmware| {
+        let name = if *firmware == Firmware::Bios { "bios" } else { "uefi" };
+        boot.grub.iter().any(|grub| grub.firmware == name && matches!(grub.chain, Chain::Stops { .. }))
+    };
+    if started.iter().all(stops) {
+        return false;
+    }
+    let files = |content| matches!(content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat);
+    if !boot.uefi && !case.report.volumes.iter().any(|volume| files(volume.probed.content)) {
+        return false;
+    }
+    let entries = default_entries(case);
+    !entries.iter().any(|entry| {
+        let kernel =
+            case.report.kernels.iter().find(|kernel| Some(&kernel.path) == entry.kernel_path.as_ref());
+        let maker = kernel
+            .and_then(|kernel| kernel.initramfs.as_ref()?.content.as_ref())
+            .map(|content| content.maker);
+        let mounts = maker.is_some_and(|maker| maker != Maker::Unknown)
+            && entry
+                .argument("root")
+                .is_some_and(|root| matches!(case.report.device(root), Device::Volume(_)));
+        let words = ["ostree=", "mount.usr", "usr=", "usrhash=", "roothash=", "systemd.volatile"];
+        mounts
+            && !entry.cmdline.split_whitespace().any(|word| words.iter().any(|known| word.starts_with(known)))
+    })
+}
+
 /// boot.mode
 pub(super) fn mode(case: &Case<'_>, hits: &mut Hits) {
     let boot = &case.report.boot;
@@ -202,12 +237,8 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
         }
     }
     grub_stops(case, hits);
-    if let Some(first) =
-        boot.entries.iter().find(|entry| entry.loader == "syslinux" && counts(case, "syslinux"))
-        && !boot.entries.iter().any(|entry| entry.loader == "syslinux" && entry.default)
-    {
-        let what = "no DEFAULT names one of the labels: the loader asks what to start";
-        hits.add(what, file_of(&first.seen));
+    if let Some(waits) = boot.syslinux_waits.as_ref().filter(|_| counts(case, "syslinux")) {
+        hits.add(waits.why.clone(), waits.seen.clone());
     }
     for entry in default_entries(case) {
         if let Some(search) = entry.search.as_ref().filter(|search| !search.found) {
@@ -256,14 +287,6 @@ fn grub_stops(case: &Case<'_>, hits: &mut Hits) {
         } else {
             hits.add_as(Impact::Advice, format!("by {firmware}: {why}"), seen.clone());
         }
-    }
-}
-
-/// The file of a place, without its line.
-fn file_of(seen: &Seen) -> Seen {
-    match seen {
-        Seen::File { path, .. } => Seen::file(path.clone()),
-        other => other.clone(),
     }
 }
 

@@ -139,6 +139,12 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
         .map(|volume| volume.probed.kind.as_str())
         .collect();
     let what = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
+    if super::boot::may_make_its_root(case) {
+        return hits.unknown(format!(
+            "no volume holds a system as it is known here (there is: {what}), and what is started may make it or find it: \
+             ostree, a /usr of its own, a system in the initramfs"
+        ));
+    }
     hits.add(format!("no volume holds a system; there is: {what}"), Seen::Disk { disk_byte: 0 });
 }
 

@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::facts::{Examination, GuestReport, Seen};
+use crate::facts::{Examination, GuestReport, Seen, fstab};
 
 pub use kiln_target::{Impact, Verdict};
 pub use places::{Firmware, PLACES, Place, place};
 pub use table::RULES;
 
 /// Version of the rules. Grows when a rule does, so that stored results can be told from new ones.
-pub const RULE_SET: &str = "3";
+pub const RULE_SET: &str = "4";
 
 /// A row: what can be found, said before anything is.
 pub struct Rule {
@@ -67,6 +67,17 @@ impl Case<'_> {
     /// Whether it is Linux: everything else is not judged by these rules.
     pub(crate) fn is_linux(&self) -> bool {
         self.report.os.is_some() && !self.report.roots.is_empty() && self.report.windows.is_none()
+    }
+
+    /// Whether the start ends where a line of fstab cannot be carried out. systemd falls into emergency mode; of others a
+    /// failed check asks for the password of root (Debian's checkfs.sh), a failed mount does not; OpenRC (init.d/fsck,
+    /// init.d/localmount) and busybox go on without.
+    pub(crate) fn stops_without(&self, line: &fstab::Line) -> bool {
+        match self.report.os.as_ref().and_then(|os| os.init) {
+            Some("openrc" | "busybox") => false,
+            Some("other") => line.pass != 0,
+            _ => true,
+        }
     }
 }
 

@@ -28,6 +28,10 @@ pub(super) fn mount(case: &Case<'_>, hits: &mut Hits) {
     for line in needed(case) {
         let seen = Seen::line(FSTAB, line.line);
         let at = &line.mount_point;
+        let mut tell = |what: String| match case.stops_without(line) {
+            true => hits.add(what, seen.clone()),
+            false => hits.add_as(Impact::Advice, what, seen.clone()),
+        };
         let volume = match case.report.device(&line.device) {
             Device::Volume(index) => case.report.volumes.get(index),
             _ => None,
@@ -38,19 +42,19 @@ pub(super) fn mount(case: &Case<'_>, hits: &mut Hits) {
             let file = line.device.starts_with('/') && !line.device.starts_with("/dev/");
             if file && !bound && !line.kind.contains("overlay") && !case.examination.tree.exists(&line.device)
             {
-                hits.add(format!("{} ({at}) is not there", line.device), seen);
+                tell(format!("{} ({at}) is not there", line.device));
             }
             continue;
         };
         let kind = volume.probed.kind.as_str();
         if let Some(what) = unlike(line, volume) {
-            hits.add(what, seen);
+            tell(what);
         } else if let Some(option) = options::unknown(kind, &line.options) {
-            hits.add(format!("{kind} does not know the option {option} ({at})"), seen);
+            tell(format!("{kind} does not know the option {option} ({at})"));
         } else if let Some(path) = missing_subvolume(line, volume) {
-            hits.add(format!("subvol={path} ({at}) is not on the btrfs {}", line.device), seen);
+            tell(format!("subvol={path} ({at}) is not on the btrfs {}", line.device));
         } else if let Some(what) = without_driver(case, kind) {
-            hits.add(format!("{at} is {kind}, and {what}"), seen);
+            tell(format!("{at} is {kind}, and {what}"));
         }
     }
 }

@@ -20,11 +20,29 @@ fn will_match(case: &Case<'_>, interface: &Interface) -> bool {
     if patterns.is_empty() {
         return true;
     }
-    let old_names = case.report.boot.entries.iter().any(|entry| entry.default && entry.has("net.ifnames=0"));
+    let old_names = keeps_kernel_names(case);
     patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => ["e", "en", "eth", "ens", "enp", "eno", ""].contains(&prefix),
         None => *pattern == "eth0" && (old_names || case.place.id == "tencent") || *pattern == "all-en",
     })
+}
+
+/// Whether the first card is called eth0, because nothing gives it the name of its place: udev was told not to, its
+/// rule is masked, or there is no such rule, as where busybox or an old udev makes the devices (Alpine, Linux of 2012).
+fn keeps_kernel_names(case: &Case<'_>) -> bool {
+    let tree = &case.examination.tree;
+    let masked = |path: &str| {
+        tree.read_link(path).is_ok_and(|target| target == "/dev/null")
+            || tree.text(path).is_some_and(|text| text.trim().is_empty())
+    };
+    let rules = ["80-net-setup-link.rules", "80-net-name-slot.rules"];
+    let none = rules
+        .iter()
+        .flat_map(|rule| [format!("/usr/lib/udev/rules.d/{rule}"), format!("/lib/udev/rules.d/{rule}")])
+        .all(|path| !tree.exists_link(&path));
+    none || case.report.boot.entries.iter().any(|entry| entry.default && entry.has("net.ifnames=0"))
+        || rules.iter().any(|rule| masked(&format!("/etc/udev/rules.d/{rule}")))
+        || masked("/etc/systemd/network/99-default.link")
 }
 
 /// net.dhcp

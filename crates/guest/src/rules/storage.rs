@@ -33,7 +33,7 @@ pub(super) fn exist(case: &Case<'_>, hits: &mut Hits) {
         if line.kind == "swap" || line.mount_point == "none" || line.mount_point == "swap" {
             // A swap that is missing delays the start by 90 seconds and no more.
             hits.add_as(Impact::Advice, format!("{what}: the start waits 90 seconds for it"), seen);
-        } else if line.optional() {
+        } else if line.optional() || !case.stops_without(line) {
             hits.add_as(Impact::Advice, what, seen);
         } else if line.has("_netdev") {
             // It belongs to remote-fs.target, which nothing of the start needs.
@@ -64,7 +64,8 @@ pub(super) fn devname(case: &Case<'_>, hits: &mut Hits) {
             Some(volume) => format!("sed -i 's|^{}\\b|UUID={}|' /etc/fstab", line.device, volume.probed.uuid),
             None => comment_out(line),
         };
-        let stops = line.kind != "swap" && !line.optional() && line.mount_point != "/";
+        let stops =
+            line.kind != "swap" && !line.optional() && line.mount_point != "/" && case.stops_without(line);
         let detail = match (here, fits) {
             (None, _) if disk > 0 => format!("{} ({}) is on another disk", line.device, line.mount_point),
             (None, _) => {
@@ -101,7 +102,8 @@ pub(super) fn foreign(case: &Case<'_>, hits: &mut Hits) {
     for line in case.report.fstab.iter().filter(|line| is_foreign(line)) {
         let seen = Seen::line(FSTAB, line.line);
         let what = format!("{} ({}, {}) is of another machine", line.device, line.mount_point, line.kind);
-        if line.optional() || line.has("_netdev") || line.kind.starts_with("nfs") || line.kind == "cifs" {
+        let network = line.has("_netdev") || line.kind.starts_with("nfs") || line.kind == "cifs";
+        if line.optional() || network || !case.stops_without(line) {
             // systemd orders network mounts behind the login.
             hits.add_as(Impact::Advice, what, seen);
         } else {

@@ -1,0 +1,191 @@
+//! Systems that are laid out as other families than Debian lay them out, in small: busybox in place of systemd, extlinux
+//! with a menu, no partition table. The same were started by hand; what is asserted here is the verdict.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use kiln_disk::{Budget, Disk, FileSource, Limits};
+use kiln_guest::facts::{Depth, Seen};
+use kiln_guest::rules::{Impact, Options, Verdict, place};
+use kiln_guest::{Examination, Judgement, examine, judge};
+use kiln_testkit::fixtures::Fixture;
+use kiln_testkit::flat::Flat;
+
+const MENU: &str = "DEFAULT menu.c32\nPROMPT 0\nMENU TITLE Alpine/Linux Boot Menu\nMENU HIDDEN\nTIMEOUT 10\nLABEL virt\n  \
+                    MENU DEFAULT\n  MENU LABEL Linux virt\n  LINUX vmlinuz-virt\n  INITRD initramfs-virt\n  \
+                    APPEND root=LABEL=/ modules=sd-mod,usb-storage,ext4 rootfstype=ext4 console=ttyS0,115200n8\n\
+                    MENU SEPARATOR\n";
+
+/// A tree as Alpine's cloud images have it: what is left out no rule asks for.
+struct Alpine {
+    dir: tempfile::TempDir,
+}
+
+impl Alpine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let alpine = Self { dir };
+        for (path, content) in [
+            (
+                "etc/os-release",
+                "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.20.3\nPRETTY_NAME=\"Alpine Linux v3.20\"\n",
+            ),
+            ("etc/alpine-release", "3.20.3\n"),
+            ("etc/hostname", "localhost\n"),
+            ("etc/inittab", "::sysinit:/sbin/openrc sysinit\nttyS0::respawn:/sbin/getty -L 0 ttyS0 vt100\n"),
+            ("etc/network/interfaces", "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n"),
+            ("etc/fstab", "LABEL=/ / ext4 rw,relatime 0 1\n"),
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/ash\nalpine:x:1000:1000::/home/alpine:/bin/ash\n"),
+            ("etc/shadow", "root:*::0:::::\nalpine:*::0:::::\n"),
+            ("etc/group", "root:x:0:\n"),
+            ("etc/init.d/networking", "#!/sbin/openrc-run\n"),
+            ("boot/extlinux.conf", MENU),
+        ] {
+            alpine.write(path, content);
+        }
+        for dir in ["proc", "sys", "dev", "run", "tmp", "var", "bin", "sbin", "etc/runlevels/boot"] {
+            std::fs::create_dir_all(alpine.path(dir)).unwrap();
+        }
+        std::fs::write(alpine.path("bin/busybox"), std::fs::read("/bin/busybox").unwrap()).unwrap();
+        std::fs::set_permissions(alpine.path("bin/busybox"), Permissions::from_mode(0o755)).unwrap();
+        for link in ["bin/sh", "bin/login", "sbin/init", "sbin/getty", "sbin/ifup", "sbin/udhcpc"] {
+            symlink("/bin/busybox", alpine.path(link)).unwrap();
+        }
+        symlink("/etc/init.d/networking", alpine.path("etc/runlevels/boot/networking")).unwrap();
+        let micro = Fixture::MicroGuest.ensure().unwrap();
+        let kernel = std::fs::read(micro.join("vmlinuz")).unwrap();
+        std::fs::write(alpine.path("boot/vmlinuz-virt"), &kernel).unwrap();
+        let modules = format!("lib/modules/{}", release(&kernel));
+        alpine.write(&format!("{modules}/modules.dep"), "kernel/drivers/net/virtio_net.ko:\n");
+        alpine.write(&format!("{modules}/kernel/drivers/net/virtio_net.ko"), "a module");
+        // That kernel has it built in.
+        alpine.write(&format!("{modules}/modules.builtin"), "kernel/fs/ext4/ext4.ko\n");
+        let initramfs = std::fs::read(micro.join("initrd.img")).unwrap();
+        std::fs::write(alpine.path("boot/initramfs-virt"), initramfs).unwrap();
+        alpine
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join("tree").join(path)
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// The tree as one ext4 that covers the disk, with a boot sector in its first block.
+    fn whole_disk(&self) -> Examination {
+        let disk = self.dir.path().join("disk.raw");
+        std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
+        let words = ["-q", "-F", "-t", "ext4", "-O", "^64bit", "-L", "/", "-d"];
+        let mut mke2fs = Command::new("/usr/sbin/mke2fs");
+        let done = mke2fs.args(words).arg(self.path("")).arg(&disk).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let file = std::fs::File::options().write(true).open(&disk).unwrap();
+        // The first bytes of extlinux's, and the end of every boot sector.
+        file.write_all_at(b"\xeb\x58\x90EXTLINUX", 0).unwrap();
+        file.write_all_at(&[0x55, 0xaa], 510).unwrap();
+        look(&disk)
+    }
+}
+
+/// The release of a kernel: the first word of what its header's kernel_version points at (Linux, boot.rst).
+fn release(kernel: &[u8]) -> String {
+    let at = usize::from(u16::from_le_bytes([kernel[0x20e], kernel[0x20f]])) + 0x200;
+    let words = kernel[at..].split(|byte| matches!(byte, 0 | b' ')).next().unwrap();
+    String::from_utf8(words.to_vec()).unwrap()
+}
+
+fn look(disk: &Path) -> Examination {
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(disk).unwrap()));
+    examine(&[disk], &Arc::new(Budget::new(Limits::INSPECT)), Depth::Full).unwrap()
+}
+
+fn on_kvm(examination: &Examination) -> Judgement {
+    judge(examination, place("kvm").unwrap(), &Options::default())
+}
+
+/// Findings that keep it from starting or from the network.
+fn serious(judgement: &Judgement) -> Vec<(&'static str, Seen)> {
+    let serious = [Impact::RejectedAtImport, Impact::WillNotBoot, Impact::NoNetwork];
+    let findings = judgement.findings.iter().filter(|finding| serious.contains(&finding.severity));
+    findings.map(|finding| (finding.id, finding.at.clone())).collect()
+}
+
+#[test]
+fn system_of_busybox_on_the_whole_disk_starts_by_a_menu() {
+    let examination = Alpine::new().whole_disk();
+    let report = &examination.report;
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.tables.iter().all(|table| table.partitions.is_empty()));
+    assert!(report.boot.bios && !report.boot.uefi, "{}", report.boot.bios_fault);
+    let entry = &report.boot.entries[0];
+    assert!(entry.default);
+    assert_eq!(entry.kernel_path.as_deref(), Some("/boot/vmlinuz-virt"));
+    assert_eq!(entry.initramfs_paths, ["/boot/initramfs-virt"]);
+    let judgement = on_kvm(&examination);
+    assert_eq!(serious(&judgement), Vec::new());
+    assert_eq!(judgement.verdict, Verdict::BootsWithWarnings, "{judgement:#?}");
+}
+
+#[test]
+fn menu_that_waits_and_names_that_udev_changes_are_found() {
+    let alpine = Alpine::new();
+    alpine.write("boot/extlinux.conf", &MENU.replace("TIMEOUT 10\n", ""));
+    let judgement = on_kvm(&alpine.whole_disk());
+    assert_eq!(judgement.verdict, Verdict::WillNotBoot);
+    assert_eq!(serious(&judgement), [("boot.loader", Seen::line("/boot/extlinux.conf", 1))]);
+
+    let alpine = Alpine::new();
+    alpine.write("usr/lib/udev/rules.d/80-net-setup-link.rules", "NAME==\"\", ENV{ID_NET_NAME}!=\"\"\n");
+    let renamed = ("net.ifname", Seen::line("/etc/network/interfaces", 4));
+    assert_eq!(serious(&on_kvm(&alpine.whole_disk())), std::slice::from_ref(&renamed));
+    // Masked, as an administrator does who wants eth0.
+    std::fs::create_dir_all(alpine.path("etc/udev/rules.d")).unwrap();
+    symlink("/dev/null", alpine.path("etc/udev/rules.d/80-net-setup-link.rules")).unwrap();
+    assert_eq!(serious(&on_kvm(&alpine.whole_disk())), Vec::new());
+}
+
+/// systemd stops in emergency mode there; OpenRC and busybox go on.
+#[test]
+fn mount_that_is_missing_stops_no_openrc() {
+    let alpine = Alpine::new();
+    alpine.write(
+        "etc/fstab",
+        "LABEL=/ / ext4 rw 0 1\nUUID=0badc0de-0000-4000-8000-000000000009 /data ext4 rw 0 2\n",
+    );
+    let judgement = on_kvm(&alpine.whole_disk());
+    assert_eq!(serious(&judgement), Vec::new());
+    let found = judgement.findings.iter().find(|finding| finding.id == "fstab.exist").unwrap();
+    assert_eq!((found.severity, &found.at), (Impact::Advice, &Seen::line("/etc/fstab", 2)));
+}
+
+/// CirrOS, ostree, a /usr of its own: the initramfs makes the root or finds it.
+#[test]
+fn disk_whose_initramfs_may_make_the_root_is_not_judged() {
+    let alpine = Alpine::new();
+    for entry in std::fs::read_dir(alpine.path("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("boot") {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    let examination = alpine.whole_disk();
+    assert!(examination.report.roots.is_empty());
+    let judgement = on_kvm(&examination);
+    assert_eq!(serious(&judgement), Vec::new());
+    assert_eq!(judgement.verdict, Verdict::Unknown);
+    assert_eq!(judgement.unanswered.iter().map(|open| open.id).collect::<Vec<_>>(), ["os.root"]);
+
+    // Where nothing is started there is nothing to wait for.
+    let disk = alpine.dir.path().join("disk.raw");
+    std::fs::File::options().write(true).open(&disk).unwrap().write_all_at(&[0; 512], 0).unwrap();
+    let judgement = on_kvm(&look(&disk));
+    assert_eq!(judgement.verdict, Verdict::WillNotBoot);
+    assert!(judgement.findings.iter().any(|finding| finding.id == "os.root"), "{judgement:#?}");
+}
