@@ -48,7 +48,7 @@ e2e: ## End-to-end tests: the Debian disk imported, exported, booted
 
 torture: ## Faults at every I/O system call and every step of a capture, 50 captures of programs at work; prints the counts
 	@mkdir -p $(LOGS)
-	KILN_TORTURE=whole cargo test --locked --package kiln-cli --test e2e -- torture:: capture::faults capture::workload \
+	KILN_TORTURE=whole cargo test --workspace --locked --test e2e -- torture:: capture::faults capture::workload \
 		--include-ignored --nocapture 2>&1 | tee $(LOGS)/torture.log
 
 ci: ## Everything that must hold before a change lands
@@ -56,7 +56,7 @@ ci: ## Everything that must hold before a change lands
 
 guest-matrix: build fixtures ## Are the verdicts about guests true? Broken disks, asked about and started
 	cargo xtask guest-matrix
-	KILN_LAYOUTS=all cargo test --locked --package kiln-cli --test e2e guest::every_layout -- --ignored --nocapture
+	KILN_LAYOUTS=all cargo test --workspace --locked --test e2e guest::every_layout -- --ignored --nocapture
 
 bench: build fixtures ## Measure against qemu-img and others; prints the README's table
 	cargo xtask bench

@@ -18,8 +18,10 @@ use self::table::{Measured, details, peak, render};
 use crate::failure::{Failure, Outcome, say};
 use crate::run;
 
-/// The most memory any command of ours may take, in bytes.
-const PEAK: u64 = 96 << 20;
+/// The most memory in MiB that any command of ours may take.
+const PEAK_MIB: u64 = 96;
+/// The same where what is read is packed: every thread of an xz decoder keeps a block.
+const PEAK_PACKED_MIB: u64 = 128;
 
 /// Measure kiln against qemu-img and others on the Debian disk: same run, warm cache, alternating, median of
 /// several. Prints the README's table on standard output, details on standard error. Exit 1 when a figure is missed.
@@ -159,10 +161,12 @@ impl Bench<'_> {
         text.push_str(&render(measured));
         let mut missed = measured.iter().filter(|row| row.reached() == Some(false)).count();
         if let Some(bytes) = peak(measured) {
-            let reached = bytes <= PEAK;
+            let packed = measured.iter().any(|measured| measured.row.job.starts_with("import of disk."));
+            let most = if packed { PEAK_PACKED_MIB } else { PEAK_MIB };
+            let reached = bytes <= most << 20;
             missed += usize::from(!reached);
             text.push_str(&format!(
-                "| peak memory, all of the above | {:.1} MiB | – | – | ≤ 96 MiB | {} |\n",
+                "| peak memory, all of the above | {:.1} MiB | – | – | ≤ {most} MiB | {} |\n",
                 bytes as f64 / f64::from(1 << 20),
                 if reached { "reached" } else { "**missed**" }
             ));
