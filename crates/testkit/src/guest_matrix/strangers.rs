@@ -193,7 +193,7 @@ pub(super) static CASES: &[Case] = &[
     case!("lvm-wrong-group", Bios, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:7")), false, "lvm", 69,
         |disk| disk.replace("/grub/grub.cfg", "debian--vg-root", "debian--old-root")),
     case!("extlinux-no-active", Bios, BAD, Some(("boot.mode", BAD, "446")), false, "extlinux", 1, |disk| disk.poke(446, &[0])),
-    case!("extlinux-no-default", Bios, BAD, Some(("boot.loader", BAD, "/boot/extlinux/extlinux.conf")), false, "extlinux", 1,
+    case!("extlinux-no-default", Bios, BAD, Some(("boot.loader", BAD, "/boot/extlinux/extlinux.conf:2")), false, "extlinux", 1,
         |disk| disk.replace("/boot/extlinux/extlinux.conf", "DEFAULT linux", "DEFAULT debian")),
     case!("systemd-boot-kernel-gone", Uefi, BAD, Some(("boot.kernel", BAD, "/boot/efi/loader/entries/debian.conf:3")), false, "systemd-boot", 325,
         |disk| disk.mtools("mdel", &["::/debian/linux"])),

@@ -1,12 +1,14 @@
 //! Reading VDIs that the test kit built from VirtualBox's header file.
 
 use std::num::NonZeroU64;
+use std::process::Command;
 use std::sync::Arc;
 
-use kiln_disk::{ExtentKind, FileOffset, GuestOffset, MemorySource};
+use kiln_disk::{ExtentKind, FileOffset, FileSource, GuestOffset, MemorySource};
 use kiln_format::vdi::VdiProblem;
 use kiln_format::{AllowList, DetailValue, ExternalRole, Image, OpenContext, Resolved, Tolerance, vdi};
 use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::oracle::text;
 use kiln_testkit::vdi::{BuiltVdi, FREE, VdiBuilder, ZERO};
 use proptest::prelude::*;
 
@@ -39,6 +41,34 @@ fn with_parent(name: &str, built: &BuiltVdi) -> OpenContext {
     let mut list = AllowList::default();
     list.allow(name, Resolved { source: Arc::new(MemorySource::new(built.bytes.clone())), format: None });
     OpenContext { resolver: Arc::new(list), ..OpenContext::new() }
+}
+
+/// xmount shows a disk as a VDI and as a VHD of its own making. Its VDI has the data at an odd offset, which QEMU refuses.
+#[test]
+fn oracle_xmount_makes_what_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = content(5 << 20, 77);
+    std::fs::write(dir.path().join("disk.raw"), &plain).unwrap();
+    let shown = dir.path().join("shown");
+    std::fs::create_dir(&shown).unwrap();
+    let run = |program: &str, words: &[&str]| {
+        let done =
+            Command::new(program).args(words).arg(&shown).output().expect("`make setup` installs xmount");
+        assert!(done.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    for (kind, format) in [("vdi", &vdi::FORMAT), ("vhd", &kiln_format::vhd::FORMAT)] {
+        run("xmount", &["--in", "raw", text(&dir.path().join("disk.raw")), "--out", kind]);
+        let read = FileSource::open(&shown.join(format!("disk.{kind}")))
+            .and_then(|source| (format.open)(Arc::new(source), &OpenContext::new()))
+            .and_then(|image| {
+                let mut bytes = vec![0; usize::try_from(image.disk_len()).unwrap()];
+                image.read_guest(GuestOffset::ZERO, &mut bytes).map(|()| bytes)
+            });
+        run("fusermount", &["-u", "-z"]);
+        let read = read.unwrap();
+        assert_eq!(read.len(), plain.len(), "{kind}");
+        assert!(read == plain, "{kind}");
+    }
 }
 
 proptest! {
