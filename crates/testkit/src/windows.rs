@@ -362,12 +362,27 @@ pub fn ntfs(words: &[&str], image: &Path, (len, at): (u64, u64), mount: &Path, f
     std::fs::create_dir_all(mount).expect("a place to mount");
     tool("ntfs-3g", &["-o", "rw,big_writes,noatime", text(image), text(mount)]);
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fill(mount)));
-    tool("umount", &[text(mount)]);
+    unmount(mount);
     // The driver writes the last of it after the mount is gone.
     wait_for_driver(image);
     if let Err(panic) = done {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Unmounts. A child that another thread has just forked holds our open files until it runs its program, so that
+/// the mount may be busy for a moment when nothing here uses it any longer.
+fn unmount(mount: &Path) {
+    for _ in 0..200 {
+        let output = Command::new("umount").arg(mount).env("LC_ALL", "C.UTF-8").output().expect("umount");
+        if output.status.success() {
+            return;
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains("busy"), "umount {}: {errors}", mount.display());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{} is busy for 10 s", mount.display());
 }
 
 /// Waits until no process holds the image: the FUSE driver ends after `umount` does.
