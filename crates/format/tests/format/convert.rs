@@ -7,10 +7,12 @@ use kiln_disk::{Budget, Disk, Durability, Existing, FileSource, Silent};
 use kiln_format::transfer::{FilePlan, write_file};
 use kiln_format::{CheckScope, Choice, Format, Image, OpenContext, Options, by_name};
 use kiln_testkit::ModelDisk;
-use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::laws::check_disk;
 use kiln_testkit::oracle::{assert_qemu_identical, qemu_disk_len, qemu_img, text};
 use proptest::prelude::*;
 use tempfile::TempDir;
+
+use crate::writing::mixed_content;
 
 /// A format with options.
 #[derive(Debug, Clone)]
@@ -60,22 +62,6 @@ fn targets() -> impl Strategy<Value = Target> {
     prop_oneof![4 => qcow2, 2 => vhd, 2 => vdi, 2 => vhdx, 1 => Just(Target { format: "raw", pairs: Vec::new() })]
 }
 
-fn content(sectors: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = vec![0; sectors * 512];
-    for _ in 0..random.below(20) {
-        let at = random.below(bytes.len() as u64) as usize;
-        let end = bytes.len().min(at + 1 + random.below(400_000) as usize);
-        match random.below(3) {
-            // Compressible, incompressible, and zeros over what was there.
-            0 => bytes[at..end].iter_mut().enumerate().for_each(|(n, byte)| *byte = (n / 100) as u8),
-            1 => bytes[at..end].iter_mut().for_each(|byte| *byte = random.number() as u8),
-            _ => bytes[at..end].fill(0),
-        }
-    }
-    bytes
-}
-
 fn write(disk: &dyn Disk, target: &Target, dest: &Path, threads: usize) {
     let given = target.pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     let specs = target.row().create.unwrap().options;
@@ -110,7 +96,7 @@ proptest! {
     fn any_to_any_keeps_the_disk(
         sectors in prop_oneof![1_usize..64, 1_usize..12_000], seed: u64, from in targets(), to in targets(),
     ) {
-        let bytes = content(sectors, seed);
+        let bytes = mixed_content(sectors, seed);
         let dir = TempDir::new().unwrap();
         let (raw, first, second) = (dir.path().join("raw"), dir.path().join("first"), dir.path().join("second"));
         std::fs::write(&raw, &bytes).unwrap();

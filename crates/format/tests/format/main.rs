@@ -4,6 +4,7 @@
 
 mod convert;
 mod disk_hostile;
+mod finding;
 mod fixtures;
 mod gpt;
 mod identify;
@@ -13,6 +14,7 @@ mod sectors;
 mod streamed;
 mod transfer;
 mod wrap;
+mod writing;
 
 mod ova {
     mod packed;

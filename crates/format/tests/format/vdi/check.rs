@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{FileOffset, Findings, MemorySource, Severity, Silent};
+use kiln_disk::{Findings, MemorySource, Severity, Silent};
 use kiln_format::{AllowList, CheckScope, Image, OpenContext, Resolved, Tolerance, vdi};
 use kiln_testkit::vdi::{BuiltVdi, FREE, VdiBuilder};
+
+use crate::finding::{Seen, assert_table, seen};
 
 const BLOCK: usize = 64 * 1024;
 
@@ -16,18 +18,6 @@ fn open_with(bytes: &[u8], list: AllowList) -> Box<dyn Image> {
 
 fn check(bytes: &[u8]) -> Findings {
     open_with(bytes, AllowList::default()).check(CheckScope::Data, &Silent).unwrap()
-}
-
-/// Id, file position, guest range of a finding.
-type Seen = (&'static str, Option<u64>, Option<(u64, u64)>);
-
-fn seen(findings: &Findings) -> Vec<Seen> {
-    let list = findings.list().iter();
-    list.map(|finding| {
-        let guest = finding.guest.map(|range| (range.start.get(), range.len));
-        (finding.check.id, finding.file_at.map(FileOffset::get), guest)
-    })
-    .collect()
 }
 
 /// Eight blocks, all of them data.
@@ -64,14 +54,7 @@ fn a_good_disk_has_no_findings() {
 
 #[test]
 fn ids_are_unique_and_every_row_says_what_to_do() {
-    let mut ids: Vec<_> = vdi::CHECKS.iter().map(|row| row.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), vdi::CHECKS.len());
-    for row in vdi::CHECKS {
-        assert!(row.id.starts_with("vdi."), "{}", row.id);
-        assert!(!row.summary.is_empty() && !row.effect.is_empty() && !row.fix.is_empty(), "{}", row.id);
-    }
+    assert_table(vdi::CHECKS, "vdi.");
 }
 
 #[test]

@@ -1,73 +1,23 @@
 //! Writing VDIs, and whether QEMU agrees with what was written and with what we read.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_disk::{ByteSink, Disk, Error, FileSink, FileSource, Silent};
-use kiln_format::transfer::{Job, write_container, write_stream};
-use kiln_format::{CheckScope, Choice, Image, OpenContext, Options, vdi};
+use kiln_disk::{Error, FileSource, Silent};
+use kiln_format::transfer::write_stream;
+use kiln_format::{CheckScope, Choice, OpenContext, vdi};
 use kiln_testkit::ModelDisk;
-use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::laws::check_disk;
 use kiln_testkit::oracle::{assert_qemu_identical, json_number, qemu_disk_len, qemu_img, text};
 use kiln_testkit::vdi::VdiBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn options(pairs: &[(&str, &str)]) -> Options {
-    let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Options::new(vdi::FORMAT.create.unwrap().options, given).unwrap()
-}
+use crate::writing::{Empty, Writer, content, open, raw_file};
 
-fn job<'a>(
-    disk: &'a dyn Disk,
-    options: &'a Options,
-    threads: usize,
-    budget: &'a kiln_disk::Budget,
-) -> Job<'a> {
-    Job {
-        disk,
-        format: &vdi::FORMAT,
-        options,
-        threads,
-        content_digest: false,
-        raw_digest: false,
-        fingerprint: false,
-        leaves: None,
-        budget,
-    }
-}
-
-fn write(disk: &dyn Disk, path: &Path, pairs: &[(&str, &str)], threads: usize) -> kiln_disk::Result<u64> {
-    let sink: Arc<dyn ByteSink> = Arc::new(FileSink::new(File::create(path).unwrap(), text(path)));
-    let (options, budget) = (options(pairs), kiln_disk::Budget::default());
-    write_container(job(disk, &options, threads, &budget), &sink, &Silent)
-        .map(|outcome| outcome.written.byte_len)
-}
-
-fn open(path: &Path) -> Box<dyn Image> {
-    let source = Arc::new(FileSource::open(path).unwrap());
-    kiln_format::open(source, Choice::Detect, &OpenContext::new()).unwrap()
-}
-
-fn content(len: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = vec![0; len];
-    for _ in 0..random.below(12) {
-        let at = random.below(len as u64) as usize;
-        let end = len.min(at + 1 + random.below(3 << 20) as usize);
-        bytes[at..end].iter_mut().for_each(|byte| *byte = random.number() as u8);
-    }
-    bytes
-}
-
-fn raw_file(dir: &TempDir, bytes: &[u8]) -> PathBuf {
-    let path = dir.path().join("disk.raw");
-    std::fs::write(&path, bytes).unwrap();
-    path
-}
+static VDI: Writer = Writer(&vdi::FORMAT);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
@@ -82,7 +32,7 @@ proptest! {
         let out = dir.path().join("disk.vdi");
         let pairs = [("static", if is_static { "on" } else { "off" })];
         let disk = ModelDisk::new(bytes.clone(), 65_536);
-        let byte_len = write(&disk, &out, &pairs, 2).unwrap();
+        let byte_len = VDI.write(&disk, &out, &pairs, 2).unwrap();
         prop_assert_eq!(byte_len, std::fs::metadata(&out).unwrap().len());
         let image = open(&out);
         check_disk(image.as_ref(), &bytes);
@@ -94,7 +44,7 @@ proptest! {
 
         for threads in [1, 5] {
             let again = dir.path().join("again.vdi");
-            write(&disk, &again, &pairs, threads).unwrap();
+            VDI.write(&disk, &again, &pairs, threads).unwrap();
             prop_assert!(std::fs::read(&out).unwrap() == std::fs::read(&again).unwrap(), "{} threads", threads);
         }
     }
@@ -139,7 +89,7 @@ fn the_file_is_what_the_module_says_to_the_byte() {
     let path = dir.path().join("disk.vdi");
     let mut bytes = vec![0; 5 << 20];
     bytes[(3 << 20) + 7] = 1;
-    let byte_len = write(&ModelDisk::new(bytes, 4096), &path, &[], 1).unwrap();
+    let byte_len = VDI.write(&ModelDisk::new(bytes, 4096), &path, &[], 1).unwrap();
     let file = std::fs::read(&path).unwrap();
     assert_eq!(byte_len, 3 << 20);
     assert!(file.starts_with(b"<<< Kiln VirtualBox Disk Image >>>\n\0"));
@@ -157,7 +107,7 @@ fn ids_tell_disks_apart_and_are_never_nil() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk.vdi");
     let ids = |bytes: Vec<u8>, pairs: &[(&str, &str)]| {
-        write(&ModelDisk::new(bytes, 4096), &path, pairs, 1).unwrap();
+        VDI.write(&ModelDisk::new(bytes, 4096), &path, pairs, 1).unwrap();
         std::fs::read(&path).unwrap()[0x188..0x1c8].to_vec()
     };
     let len = 3 << 20;
@@ -182,29 +132,6 @@ fn ids_tell_disks_apart_and_are_never_nil() {
     assert_eq!(given[..16], *b"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
 }
 
-/// A disk of zeros of any length.
-struct Empty(u64);
-
-impl Disk for Empty {
-    fn disk_len(&self) -> u64 {
-        self.0
-    }
-
-    fn read_guest(&self, _at: kiln_disk::GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn extent_at(
-        &self,
-        at: kiln_disk::GuestOffset,
-        limit: std::num::NonZeroU64,
-    ) -> kiln_disk::Result<kiln_disk::Extent> {
-        let rest = std::num::NonZeroU64::new(self.0 - at.get()).unwrap();
-        Ok(kiln_disk::Extent { start: at, len: rest.min(limit), kind: kiln_disk::ExtentKind::Hole })
-    }
-}
-
 #[test]
 fn lengths_that_a_vdi_cannot_hold_are_refused_before_a_byte_is_written() {
     let dir = TempDir::new().unwrap();
@@ -218,7 +145,7 @@ fn lengths_that_a_vdi_cannot_hold_are_refused_before_a_byte_is_written() {
         (u64::MAX, "vdi.create.size", limit),
     ] {
         for choice in ["on", "off"] {
-            match write(&Empty(disk_len), &path, &[("static", choice)], 1) {
+            match VDI.write(&Empty(disk_len), &path, &[("static", choice)], 1) {
                 Err(Error::Refused { code, asked, allowed, hint, .. }) => {
                     assert_eq!((code, asked, allowed), (expected, disk_len, most));
                     assert!(!hint.is_empty());
@@ -235,7 +162,7 @@ fn a_long_empty_disk_costs_its_map() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk.vdi");
     let len = 8_u64 << 40;
-    assert_eq!(write(&Empty(len), &path, &[], 2).unwrap(), (1 << 20) + (32 << 20));
+    assert_eq!(VDI.write(&Empty(len), &path, &[], 2).unwrap(), (1 << 20) + (32 << 20));
     assert_eq!(qemu_disk_len(&path, "vdi"), len);
     let image = open(&path);
     assert_eq!(image.check(CheckScope::Data, &Silent).unwrap().list(), &[]);
@@ -250,7 +177,7 @@ fn options_that_make_no_sense_are_refused() {
     for (name, value) in
         [("static", "maybe"), ("uuid", "1234"), ("uuid", "00112233-4455-6677-8899-aabbccddeefg")]
     {
-        let error = write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
+        let error = VDI.write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
         assert_eq!(error.code(), "option.value", "{name}={value}");
         assert!(error.hint().is_some());
     }
@@ -262,10 +189,10 @@ fn a_pipe_takes_a_static_disk_whole_and_a_dynamic_one_by_way_of_a_file() {
     let dir = TempDir::new().unwrap();
     for choice in ["on", "off"] {
         let (direct, piped) = (dir.path().join("direct.vdi"), dir.path().join("piped.vdi"));
-        write(&disk, &direct, &[("static", choice)], 1).unwrap();
-        let (options, budget) = (options(&[("static", choice)]), kiln_disk::Budget::default());
+        VDI.write(&disk, &direct, &[("static", choice)], 1).unwrap();
+        let (options, budget) = (VDI.options(&[("static", choice)]), kiln_disk::Budget::default());
         let out = Box::new(File::create(&piped).unwrap());
-        write_stream(job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
+        write_stream(VDI.job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
         assert!(std::fs::read(&direct).unwrap() == std::fs::read(&piped).unwrap(), "static={choice}");
     }
 }
@@ -274,7 +201,7 @@ fn a_pipe_takes_a_static_disk_whole_and_a_dynamic_one_by_way_of_a_file() {
 fn holes_of_a_static_disk_cost_nothing() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk.vdi");
-    write(&Empty(1 << 40), &path, &[("static", "on")], 2).unwrap();
+    VDI.write(&Empty(1 << 40), &path, &[("static", "on")], 2).unwrap();
     let info = qemu_img(&["info", "--output=json", "-f", "vdi", text(&path)]);
     assert_eq!(json_number(&info, "virtual-size"), 1 << 40);
     // Its map alone.

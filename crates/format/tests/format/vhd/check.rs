@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{Error, FileOffset, Findings, MemorySource, Severity, Silent};
+use kiln_disk::{Error, Findings, MemorySource, Severity, Silent};
 use kiln_format::{CheckScope, Image, OpenContext, Tolerance, vhd};
 use kiln_testkit::vhd::{BuiltVhd, ParentName, VhdBuilder};
+
+use crate::finding::{assert_table, seen};
 
 const BLOCK: usize = 64 * 1024;
 
@@ -15,18 +17,6 @@ fn open(bytes: &[u8]) -> Box<dyn Image> {
 
 fn check(bytes: &[u8]) -> Findings {
     open(bytes).check(CheckScope::Data, &Silent).unwrap()
-}
-
-/// Id, file position, guest range of a finding.
-type Seen = (&'static str, Option<u64>, Option<(u64, u64)>);
-
-fn seen(findings: &Findings) -> Vec<Seen> {
-    let list = findings.list().iter();
-    list.map(|finding| {
-        let guest = finding.guest.map(|range| (range.start.get(), range.len));
-        (finding.check.id, finding.file_at.map(FileOffset::get), guest)
-    })
-    .collect()
 }
 
 fn builder() -> VhdBuilder {
@@ -52,14 +42,7 @@ fn a_good_disk_has_no_findings() {
 
 #[test]
 fn ids_are_unique_and_every_row_says_what_to_do() {
-    let mut ids: Vec<_> = vhd::CHECKS.iter().map(|row| row.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), vhd::CHECKS.len());
-    for row in vhd::CHECKS {
-        assert!(row.id.starts_with("vhd."), "{}", row.id);
-        assert!(!row.summary.is_empty() && !row.effect.is_empty() && !row.fix.is_empty(), "{}", row.id);
-    }
+    assert_table(vhd::CHECKS, "vhd.");
 }
 
 #[test]

@@ -1,63 +1,21 @@
 //! Writing VHDs, and whether QEMU agrees with what was written and with what we read.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use kiln_disk::digest::HashJob;
-use kiln_disk::{ByteSink, Disk, Error, FileSink, FileSource, Silent};
-use kiln_format::transfer::{Job, write_container};
-use kiln_format::{CheckScope, Image, OpenContext, Options, vhd};
+use kiln_disk::{Budget, Disk, Error, Silent};
+use kiln_format::transfer::Job;
+use kiln_format::{CheckScope, vhd};
 use kiln_testkit::ModelDisk;
-use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::laws::check_disk;
 use kiln_testkit::oracle::{assert_qemu_identical, json_number, qemu_disk_len, qemu_img, text};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn options(pairs: &[(&str, &str)]) -> Options {
-    let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Options::new(vhd::FORMAT.create.unwrap().options, given).unwrap()
-}
+use crate::writing::{Empty, Writer, content, open, raw_file};
 
-fn write(disk: &dyn Disk, path: &Path, pairs: &[(&str, &str)], threads: usize) -> kiln_disk::Result<u64> {
-    let sink: Arc<dyn ByteSink> = Arc::new(FileSink::new(File::create(path).unwrap(), text(path)));
-    let job = Job {
-        disk,
-        format: &vhd::FORMAT,
-        options: &options(pairs),
-        threads,
-        content_digest: false,
-        raw_digest: false,
-        fingerprint: false,
-        leaves: None,
-        budget: &kiln_disk::Budget::default(),
-    };
-    write_container(job, &sink, &Silent).map(|outcome| outcome.written.byte_len)
-}
-
-fn open(path: &Path) -> Box<dyn Image> {
-    let source = Arc::new(FileSource::open(path).unwrap());
-    kiln_format::open(source, kiln_format::Choice::Detect, &OpenContext::new()).unwrap()
-}
-
-fn content(len: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = vec![0; len];
-    for _ in 0..random.below(12) {
-        let at = random.below(len as u64) as usize;
-        let end = len.min(at + 1 + random.below(3 << 20) as usize);
-        for byte in &mut bytes[at..end] {
-            *byte = random.number() as u8;
-        }
-    }
-    bytes
-}
-
-fn raw_file(dir: &TempDir, bytes: &[u8]) -> PathBuf {
-    let path = dir.path().join("disk.raw");
-    std::fs::write(&path, bytes).unwrap();
-    path
-}
+static VHD: Writer = Writer(&vhd::FORMAT);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
@@ -75,7 +33,7 @@ proptest! {
             ("block_size", if small_blocks { "512K" } else { "2M" }),
         ];
         let disk = ModelDisk::new(bytes.clone(), 65_536);
-        let byte_len = write(&disk, &out, &pairs, 2).unwrap();
+        let byte_len = VHD.write(&disk, &out, &pairs, 2).unwrap();
         prop_assert_eq!(byte_len, std::fs::metadata(&out).unwrap().len());
         let image = open(&out);
         check_disk(image.as_ref(), &bytes);
@@ -86,7 +44,7 @@ proptest! {
 
         for threads in [1, 5] {
             let again = dir.path().join("again.vhd");
-            write(&disk, &again, &pairs, threads).unwrap();
+            VHD.write(&disk, &again, &pairs, threads).unwrap();
             prop_assert!(std::fs::read(&out).unwrap() == std::fs::read(&again).unwrap(), "{} threads", threads);
         }
     }
@@ -139,7 +97,7 @@ fn the_file_is_what_the_module_says_to_the_byte() {
     let path = dir.path().join("disk.vhd");
     let mut bytes = vec![0; 5 << 20];
     bytes[3 << 20] = 1;
-    let byte_len = write(&ModelDisk::new(bytes, 4096), &path, &[], 1).unwrap();
+    let byte_len = VHD.write(&ModelDisk::new(bytes, 4096), &path, &[], 1).unwrap();
     let file = std::fs::read(&path).unwrap();
     // Footer, header and one sector of table end at 2048; the bitmap lies right before the first page behind.
     let (bitmap, data) = (4096 - 512, 4096);
@@ -163,7 +121,7 @@ fn a_geometry_that_fits_exactly_is_stated_and_ids_tell_disks_apart() {
     let dir = TempDir::new().unwrap();
     let footer = |bytes: Vec<u8>, pairs: &[(&str, &str)]| {
         let path = dir.path().join("disk.vhd");
-        write(&ModelDisk::new(bytes, 4096), &path, pairs, 1).unwrap();
+        VHD.write(&ModelDisk::new(bytes, 4096), &path, pairs, 1).unwrap();
         let file = std::fs::read(&path).unwrap();
         file[file.len() - 512..].to_vec()
     };
@@ -180,29 +138,6 @@ fn a_geometry_that_fits_exactly_is_stated_and_ids_tell_disks_apart() {
     assert_eq!(given[68..84], 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes());
 }
 
-/// A disk of zeros of any length.
-struct Empty(u64);
-
-impl Disk for Empty {
-    fn disk_len(&self) -> u64 {
-        self.0
-    }
-
-    fn read_guest(&self, _at: kiln_disk::GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn extent_at(
-        &self,
-        at: kiln_disk::GuestOffset,
-        limit: std::num::NonZeroU64,
-    ) -> kiln_disk::Result<kiln_disk::Extent> {
-        let rest = std::num::NonZeroU64::new(self.0 - at.get()).unwrap();
-        Ok(kiln_disk::Extent { start: at, len: rest.min(limit), kind: kiln_disk::ExtentKind::Hole })
-    }
-}
-
 #[test]
 fn lengths_that_a_vhd_cannot_hold_are_refused_before_a_byte_is_written() {
     let dir = TempDir::new().unwrap();
@@ -217,7 +152,7 @@ fn lengths_that_a_vhd_cannot_hold_are_refused_before_a_byte_is_written() {
         (u64::MAX, "vhd.create.size", limit),
     ] {
         for subformat in ["dynamic", "fixed"] {
-            match write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
+            match VHD.write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
                 Err(Error::Refused { code, asked, allowed, hint, .. }) => {
                     assert_eq!((code, asked, allowed), (expected, disk_len, most));
                     assert!(!hint.is_empty());
@@ -235,7 +170,7 @@ fn the_longest_disk_is_written_and_read_by_qemu() {
     let path = dir.path().join("disk.vhd");
     let limit = 2040_u64 << 30;
     for block_size in ["2M", "512K"] {
-        write(&Empty(limit), &path, &[("block_size", block_size)], 1).unwrap();
+        VHD.write(&Empty(limit), &path, &[("block_size", block_size)], 1).unwrap();
         assert_eq!(qemu_disk_len(&path, "vpc"), limit);
         let image = open(&path);
         assert_eq!(image.disk_len(), limit);
@@ -259,11 +194,11 @@ fn options_that_make_no_sense_are_refused() {
         ("uuid", "1234"),
         ("uuid", "00112233-4455-6677-8899-aabbccddeefg"),
     ] {
-        let error = write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
+        let error = VHD.write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
         assert_eq!(error.code(), "option.value", "{name}={value}");
         assert!(error.hint().is_some());
     }
-    write(&Empty(512), &path, &[("force_size", "on")], 1).unwrap();
+    VHD.write(&Empty(512), &path, &[("force_size", "on")], 1).unwrap();
 }
 
 #[test]
@@ -273,19 +208,10 @@ fn a_pipe_takes_a_fixed_disk_whole_and_a_dynamic_one_by_way_of_a_file() {
     let dir = TempDir::new().unwrap();
     for subformat in ["fixed", "dynamic"] {
         let direct = dir.path().join("direct.vhd");
-        write(&disk, &direct, &[("subformat", subformat)], 1).unwrap();
+        VHD.write(&disk, &direct, &[("subformat", subformat)], 1).unwrap();
         let piped = dir.path().join("piped.vhd");
-        let job = Job {
-            disk: &disk,
-            format: &vhd::FORMAT,
-            options: &options(&[("subformat", subformat)]),
-            threads: 2,
-            content_digest: false,
-            raw_digest: false,
-            fingerprint: false,
-            leaves: None,
-            budget: &kiln_disk::Budget::default(),
-        };
+        let (options, budget) = (VHD.options(&[("subformat", subformat)]), Budget::default());
+        let job = VHD.job(&disk, &options, 2, &budget);
         stream(job, &piped, dir.path());
         assert!(std::fs::read(&direct).unwrap() == std::fs::read(&piped).unwrap(), "{subformat}");
     }
@@ -305,7 +231,7 @@ fn content_digests_of_all_kinds_agree() {
     let dir = TempDir::new().unwrap();
     for pairs in [&[("subformat", "fixed")][..], &[], &[("block_size", "512K")]] {
         let path = dir.path().join("disk.vhd");
-        write(&disk, &path, pairs, 2).unwrap();
+        VHD.write(&disk, &path, pairs, 2).unwrap();
         assert_eq!(digest(open(&path).as_ref()), digest(&disk));
     }
 }
@@ -314,7 +240,7 @@ fn content_digests_of_all_kinds_agree() {
 fn holes_of_a_fixed_disk_cost_nothing() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk.vhd");
-    write(&Empty(1 << 40), &path, &[("subformat", "fixed")], 2).unwrap();
+    VHD.write(&Empty(1 << 40), &path, &[("subformat", "fixed")], 2).unwrap();
     let info = qemu_img(&["info", "--output=json", "-f", "vpc", text(&path)]);
     assert_eq!(json_number(&info, "virtual-size"), 1 << 40);
     assert!(json_number(&info, "actual-size") < 1 << 20, "{info}");

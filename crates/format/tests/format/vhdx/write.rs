@@ -1,71 +1,20 @@
 //! Writing VHDXs, and whether QEMU agrees with what was written and with what we read.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use kiln_disk::{ByteSink, Disk, Error, FileSink, FileSource, Silent};
-use kiln_format::transfer::{Job, write_container, write_stream};
-use kiln_format::{CheckScope, Choice, Image, OpenContext, Options, vhdx};
+use kiln_disk::{Error, Silent};
+use kiln_format::transfer::write_stream;
+use kiln_format::{CheckScope, vhdx};
 use kiln_testkit::ModelDisk;
-use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::laws::check_disk;
 use kiln_testkit::oracle::{assert_qemu_identical, json_number, qemu_disk_len, qemu_img, text};
 use kiln_testkit::vhdx::VhdxBuilder;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn options(pairs: &[(&str, &str)]) -> Options {
-    let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Options::new(vhdx::FORMAT.create.unwrap().options, given).unwrap()
-}
+use crate::writing::{Empty, Writer, content, open, raw_file};
 
-fn job<'a>(
-    disk: &'a dyn Disk,
-    options: &'a Options,
-    threads: usize,
-    budget: &'a kiln_disk::Budget,
-) -> Job<'a> {
-    Job {
-        disk,
-        format: &vhdx::FORMAT,
-        options,
-        threads,
-        content_digest: false,
-        raw_digest: false,
-        fingerprint: false,
-        leaves: None,
-        budget,
-    }
-}
-
-fn write(disk: &dyn Disk, path: &Path, pairs: &[(&str, &str)], threads: usize) -> kiln_disk::Result<u64> {
-    let sink: Arc<dyn ByteSink> = Arc::new(FileSink::new(File::create(path).unwrap(), text(path)));
-    let (options, budget) = (options(pairs), kiln_disk::Budget::default());
-    write_container(job(disk, &options, threads, &budget), &sink, &Silent)
-        .map(|outcome| outcome.written.byte_len)
-}
-
-fn open(path: &Path) -> Box<dyn Image> {
-    let source = Arc::new(FileSource::open(path).unwrap());
-    kiln_format::open(source, Choice::Detect, &OpenContext::new()).unwrap()
-}
-
-fn content(len: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = vec![0; len];
-    for _ in 0..random.below(12) {
-        let at = random.below(len as u64) as usize;
-        let end = len.min(at + 1 + random.below(3 << 20) as usize);
-        bytes[at..end].iter_mut().for_each(|byte| *byte = random.number() as u8);
-    }
-    bytes
-}
-
-fn raw_file(dir: &TempDir, bytes: &[u8]) -> PathBuf {
-    let path = dir.path().join("disk.raw");
-    std::fs::write(&path, bytes).unwrap();
-    path
-}
+static VHDX: Writer = Writer(&vhdx::FORMAT);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
@@ -81,7 +30,7 @@ proptest! {
         let out = dir.path().join("disk.vhdx");
         let pairs = [("subformat", if fixed { "fixed" } else { "dynamic" }), ("block_size", block_size)];
         let disk = ModelDisk::new(bytes.clone(), 65_536);
-        let byte_len = write(&disk, &out, &pairs, 2).unwrap();
+        let byte_len = VHDX.write(&disk, &out, &pairs, 2).unwrap();
         prop_assert_eq!(byte_len, std::fs::metadata(&out).unwrap().len());
         let image = open(&out);
         check_disk(image.as_ref(), &bytes);
@@ -93,7 +42,7 @@ proptest! {
 
         for threads in [1, 5] {
             let again = dir.path().join("again.vhdx");
-            write(&disk, &again, &pairs, threads).unwrap();
+            VHDX.write(&disk, &again, &pairs, threads).unwrap();
             prop_assert!(std::fs::read(&out).unwrap() == std::fs::read(&again).unwrap(), "{} threads", threads);
         }
     }
@@ -135,29 +84,6 @@ proptest! {
     }
 }
 
-/// A disk of zeros of any length.
-struct Empty(u64);
-
-impl Disk for Empty {
-    fn disk_len(&self) -> u64 {
-        self.0
-    }
-
-    fn read_guest(&self, _at: kiln_disk::GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn extent_at(
-        &self,
-        at: kiln_disk::GuestOffset,
-        limit: std::num::NonZeroU64,
-    ) -> kiln_disk::Result<kiln_disk::Extent> {
-        let rest = std::num::NonZeroU64::new(self.0 - at.get()).unwrap();
-        Ok(kiln_disk::Extent { start: at, len: rest.min(limit), kind: kiln_disk::ExtentKind::Hole })
-    }
-}
-
 #[test]
 fn lengths_that_a_vhdx_cannot_hold_are_refused_before_a_byte_is_written() {
     let dir = TempDir::new().unwrap();
@@ -170,7 +96,7 @@ fn lengths_that_a_vhdx_cannot_hold_are_refused_before_a_byte_is_written() {
         (u64::MAX, "vhdx.create.size", limit),
     ] {
         for subformat in ["fixed", "dynamic"] {
-            match write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
+            match VHDX.write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
                 Err(Error::Refused { code, asked, allowed, hint, .. }) => {
                     assert_eq!((code, asked, allowed), (expected, disk_len, most));
                     assert!(!hint.is_empty());
@@ -183,7 +109,7 @@ fn lengths_that_a_vhdx_cannot_hold_are_refused_before_a_byte_is_written() {
     for (name, value) in
         [("subformat", "differencing"), ("block_size", "512K"), ("block_size", "3M"), ("block_size", "512M")]
     {
-        let error = write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
+        let error = VHDX.write(&Empty(512), &path, &[(name, value)], 1).unwrap_err();
         assert_eq!(error.code(), "option.value", "{name}={value}");
     }
 }
@@ -194,7 +120,7 @@ fn the_longest_disk_is_written_and_read_by_qemu() {
     let path = dir.path().join("disk.vhdx");
     let limit = 64_u64 << 40;
     for block_size in ["auto", "256M", "1M"] {
-        write(&Empty(limit), &path, &[("block_size", block_size)], 1).unwrap();
+        VHDX.write(&Empty(limit), &path, &[("block_size", block_size)], 1).unwrap();
         assert_eq!(qemu_disk_len(&path, "vhdx"), limit);
         let image = open(&path);
         assert_eq!(image.check(CheckScope::Data, &Silent).unwrap().list(), &[]);
@@ -211,7 +137,7 @@ fn the_file_is_what_the_module_says_to_the_byte() {
     let mut bytes = vec![0; 40 << 20];
     bytes[(17 << 20) + 5] = 1;
     bytes[(23 << 20) + 5] = 2;
-    let byte_len = write(&ModelDisk::new(bytes, 4096), &path, &[], 2).unwrap();
+    let byte_len = VHDX.write(&ModelDisk::new(bytes, 4096), &path, &[], 2).unwrap();
     let file = std::fs::read(&path).unwrap();
     // Log, metadata, table of a mebibyte each behind the headers; one block of 8 MiB.
     assert_eq!(byte_len, (4 + 8) << 20);
@@ -231,10 +157,10 @@ fn a_pipe_takes_a_fixed_disk_whole_and_a_dynamic_one_by_way_of_a_file() {
     let dir = TempDir::new().unwrap();
     for subformat in ["fixed", "dynamic"] {
         let (direct, piped) = (dir.path().join("direct.vhdx"), dir.path().join("piped.vhdx"));
-        write(&disk, &direct, &[("subformat", subformat)], 1).unwrap();
-        let (options, budget) = (options(&[("subformat", subformat)]), kiln_disk::Budget::default());
+        VHDX.write(&disk, &direct, &[("subformat", subformat)], 1).unwrap();
+        let (options, budget) = (VHDX.options(&[("subformat", subformat)]), kiln_disk::Budget::default());
         let out = Box::new(File::create(&piped).unwrap());
-        write_stream(job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
+        write_stream(VHDX.job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
         assert!(std::fs::read(&direct).unwrap() == std::fs::read(&piped).unwrap(), "{subformat}");
     }
 }

@@ -1,74 +1,27 @@
 //! Writing VMDKs, and whether QEMU and libvmdk agree with what was written and with what we read.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use kiln_disk::{ByteSink, Disk, Error, FileSink, FileSource, Silent};
-use kiln_format::transfer::{Job, write_container, write_stream};
-use kiln_format::{CheckScope, Image, OpenContext, Options, Siblings, vmdk};
+use kiln_disk::{Error, FileSource, Silent};
+use kiln_format::transfer::write_stream;
+use kiln_format::{CheckScope, Image, OpenContext, Siblings, vmdk};
 use kiln_testkit::ModelDisk;
-use kiln_testkit::laws::{Random, check_disk};
+use kiln_testkit::laws::check_disk;
 use kiln_testkit::oracle::{PYTHON, assert_qemu_identical, qemu_disk_len, qemu_img, text};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-fn options(pairs: &[(&str, &str)]) -> Options {
-    let given = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Options::new(vmdk::FORMAT.create.unwrap().options, given).unwrap()
-}
+use crate::writing::{Empty, Writer, mixed_content, raw_file};
 
-fn job<'a>(
-    disk: &'a dyn Disk,
-    options: &'a Options,
-    threads: usize,
-    budget: &'a kiln_disk::Budget,
-) -> Job<'a> {
-    Job {
-        disk,
-        format: &vmdk::FORMAT,
-        options,
-        threads,
-        content_digest: false,
-        raw_digest: false,
-        fingerprint: false,
-        leaves: None,
-        budget,
-    }
-}
-
-fn write(disk: &dyn Disk, path: &Path, pairs: &[(&str, &str)], threads: usize) -> kiln_disk::Result<u64> {
-    let sink: Arc<dyn ByteSink> = Arc::new(FileSink::new(File::create(path).unwrap(), text(path)));
-    let (options, budget) = (options(pairs), kiln_disk::Budget::default());
-    Ok(write_container(job(disk, &options, threads, &budget), &sink, &Silent)?.written.byte_len)
-}
+static VMDK: Writer = Writer(&vmdk::FORMAT);
 
 fn open(path: &Path) -> Box<dyn Image> {
     let resolver = Arc::new(Siblings::beside(path, OpenContext::new().resolver));
     let context = OpenContext { resolver, ..OpenContext::new() };
     (vmdk::FORMAT.open)(Arc::new(FileSource::open(path).unwrap()), &context).unwrap()
-}
-
-fn content(sectors: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = vec![0; sectors * 512];
-    for _ in 0..random.below(20) {
-        let at = random.below(bytes.len() as u64) as usize;
-        let end = bytes.len().min(at + 1 + random.below(400_000) as usize);
-        match random.below(3) {
-            0 => bytes[at..end].iter_mut().enumerate().for_each(|(n, byte)| *byte = (n / 100) as u8),
-            1 => bytes[at..end].iter_mut().for_each(|byte| *byte = random.number() as u8),
-            _ => bytes[at..end].fill(0),
-        }
-    }
-    bytes
-}
-
-fn raw_file(dir: &TempDir, bytes: &[u8]) -> PathBuf {
-    let path = dir.path().join("disk.raw");
-    std::fs::write(&path, bytes).unwrap();
-    path
 }
 
 proptest! {
@@ -78,7 +31,7 @@ proptest! {
     fn what_is_written_is_the_disk_for_qemu_as_well_and_the_same_file_for_any_number_of_threads(
         sectors in prop_oneof![1_usize..300, 1_usize..90_000], seed: u64, stream: bool, level in 1_u8..=12,
     ) {
-        let bytes = content(sectors, seed);
+        let bytes = mixed_content(sectors, seed);
         let disk = ModelDisk::new(bytes.clone(), 4096);
         let dir = TempDir::new().unwrap();
         let raw = raw_file(&dir, &bytes);
@@ -86,7 +39,7 @@ proptest! {
         let subformat = if stream { "streamOptimized" } else { "monolithicSparse" };
         let level = level.to_string();
         let pairs = [("subformat", subformat), ("compression_level", level.as_str())];
-        let byte_len = write(&disk, &out, &pairs, 3).unwrap();
+        let byte_len = VMDK.write(&disk, &out, &pairs, 3).unwrap();
         prop_assert_eq!(byte_len, std::fs::metadata(&out).unwrap().len());
         let image = open(&out);
         check_disk(image.as_ref(), &bytes);
@@ -97,14 +50,14 @@ proptest! {
         assert_qemu_identical(&raw, "raw", &out, "vmdk");
         for threads in [1, 5] {
             let again = dir.path().join("again.vmdk");
-            write(&disk, &again, &pairs, threads).unwrap();
+            VMDK.write(&disk, &again, &pairs, threads).unwrap();
             prop_assert!(std::fs::read(&out).unwrap() == std::fs::read(&again).unwrap(), "{} threads", threads);
         }
     }
 
     #[test]
     fn what_qemu_writes_is_read_right(sectors in 1_usize..40_000, seed: u64, kind in 0_usize..5, zeroed: bool) {
-        let bytes = content(sectors, seed);
+        let bytes = mixed_content(sectors, seed);
         let dir = TempDir::new().unwrap();
         let raw = raw_file(&dir, &bytes);
         let out = dir.path().join("qemu.vmdk");
@@ -154,7 +107,7 @@ fn a_split_disk_of_qemu_that_is_longer_than_one_part_is_read_across_the_seam() {
 #[test]
 fn a_differencing_disk_of_qemu_is_read_with_its_parent() {
     let dir = TempDir::new().unwrap();
-    let bytes = content(4000, 3);
+    let bytes = mixed_content(4000, 3);
     let raw = raw_file(&dir, &bytes);
     let (base, child) = (dir.path().join("base.vmdk"), dir.path().join("child.vmdk"));
     qemu_img(&["convert", "-f", "raw", "-O", "vmdk", text(&raw), text(&base)]);
@@ -192,11 +145,11 @@ fn libvmdk(path: &Path) -> Vec<u8> {
 fn oracle_libvmdk_reads_what_is_written() {
     let dir = TempDir::new().unwrap();
     for (seed, sectors) in [(1, 128 * 30), (2, 128 * 600 + 64), (3, 128)] {
-        let bytes = content(sectors, seed);
+        let bytes = mixed_content(sectors, seed);
         for subformat in ["monolithicSparse", "streamOptimized"] {
             // libvmdk opens the extent under the name in the descriptor.
             let path = dir.path().join("disk.vmdk");
-            write(&ModelDisk::new(bytes.clone(), 4096), &path, &[("subformat", subformat)], 2).unwrap();
+            VMDK.write(&ModelDisk::new(bytes.clone(), 4096), &path, &[("subformat", subformat)], 2).unwrap();
             assert!(libvmdk(&path) == bytes, "{subformat}, {sectors} sectors");
         }
     }
@@ -210,7 +163,7 @@ fn a_stream_is_what_the_specification_says_to_the_sector() {
     bytes[70_000] = 1;
     bytes[(33 << 20) + 5] = 2;
     let disk = ModelDisk::new(bytes, 4096);
-    let byte_len = write(&disk, &path, &[("subformat", "streamOptimized")], 1).unwrap();
+    let byte_len = VMDK.write(&disk, &path, &[("subformat", "streamOptimized")], 1).unwrap();
     let file = std::fs::read(&path).unwrap();
     let sector = |n: usize| &file[n * 512..][..512];
     let le = |at: usize, len: usize| {
@@ -244,7 +197,7 @@ fn the_descriptor_says_what_was_asked_for() {
     bytes[0] = 1;
     let disk = ModelDisk::new(bytes, 4096);
     let words = |pairs: &[(&str, &str)]| {
-        write(&disk, &path, pairs, 1).unwrap();
+        VMDK.write(&disk, &path, pairs, 1).unwrap();
         let file = std::fs::read(&path).unwrap();
         String::from_utf8_lossy(&file[512..2048]).trim_end_matches('\0').to_owned()
     };
@@ -271,53 +224,30 @@ fn the_descriptor_says_what_was_asked_for() {
         ("compat6", "maybe"),
     ] {
         assert_eq!(
-            write(&disk, &path, &[(name, value)], 1).unwrap_err().code(),
+            VMDK.write(&disk, &path, &[(name, value)], 1).unwrap_err().code(),
             "option.value",
             "{name}={value}"
         );
     }
     let both = [("subformat", "monolithicSparse"), ("compress", "on")];
-    assert_eq!(write(&disk, &path, &both, 1).unwrap_err().code(), "option.value");
+    assert_eq!(VMDK.write(&disk, &path, &both, 1).unwrap_err().code(), "option.value");
 }
 
 #[test]
 fn a_pipe_takes_a_stream_as_it_comes_and_the_rest_by_way_of_a_file() {
-    let disk = ModelDisk::new(content(200_000, 7), 4096);
+    let disk = ModelDisk::new(mixed_content(200_000, 7), 4096);
     let dir = TempDir::new().unwrap();
     for subformat in ["streamOptimized", "monolithicSparse"] {
         let (direct, piped) = (dir.path().join("direct.vmdk"), dir.path().join("piped.vmdk"));
         let pairs = [("subformat", subformat)];
-        write(&disk, &direct, &pairs, 1).unwrap();
-        let (options, budget) = (options(&pairs), kiln_disk::Budget::default());
+        VMDK.write(&disk, &direct, &pairs, 1).unwrap();
+        let (options, budget) = (VMDK.options(&pairs), kiln_disk::Budget::default());
         let out = Box::new(File::create(&piped).unwrap());
-        write_stream(job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
+        write_stream(VMDK.job(&disk, &options, 2, &budget), out, dir.path(), &Silent).unwrap();
         assert!(std::fs::read(&direct).unwrap() == std::fs::read(&piped).unwrap(), "{subformat}");
     }
     let streams = vmdk::FORMAT.create.unwrap().streams;
-    assert!(streams(&options(&[("subformat", "streamOptimized")])) && !streams(&options(&[])));
-}
-
-/// A disk of zeros of any length.
-struct Empty(u64);
-
-impl Disk for Empty {
-    fn disk_len(&self) -> u64 {
-        self.0
-    }
-
-    fn read_guest(&self, _at: kiln_disk::GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn extent_at(
-        &self,
-        at: kiln_disk::GuestOffset,
-        limit: std::num::NonZeroU64,
-    ) -> kiln_disk::Result<kiln_disk::Extent> {
-        let rest = std::num::NonZeroU64::new(self.0 - at.get()).unwrap();
-        Ok(kiln_disk::Extent { start: at, len: rest.min(limit), kind: kiln_disk::ExtentKind::Hole })
-    }
+    assert!(streams(&VMDK.options(&[("subformat", "streamOptimized")])) && !streams(&VMDK.options(&[])));
 }
 
 #[test]
@@ -332,7 +262,7 @@ fn lengths_that_a_vmdk_cannot_hold_are_refused_before_a_byte_is_written() {
         (u64::MAX, "vmdk.create.size", limit),
     ] {
         for subformat in ["monolithicSparse", "streamOptimized"] {
-            match write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
+            match VMDK.write(&Empty(disk_len), &path, &[("subformat", subformat)], 1) {
                 Err(Error::Refused { code, asked, allowed, .. }) => {
                     assert_eq!((code, asked, allowed), (expected, disk_len, most));
                 }
@@ -348,7 +278,7 @@ fn a_disk_of_terabytes_is_written_and_read_by_qemu() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("disk.vmdk");
     for subformat in ["monolithicSparse", "streamOptimized"] {
-        write(&Empty(8 << 40), &path, &[("subformat", subformat)], 1).unwrap();
+        VMDK.write(&Empty(8 << 40), &path, &[("subformat", subformat)], 1).unwrap();
         assert_eq!(qemu_disk_len(&path, "vmdk"), 8 << 40);
         let image = open(&path);
         assert_eq!(image.check(CheckScope::Metadata, &Silent).unwrap().list(), &[]);
