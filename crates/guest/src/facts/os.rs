@@ -162,8 +162,7 @@ fn init(tree: &Tree) -> Option<&'static str> {
     if ["/sbin/openrc", "/usr/sbin/openrc", "/usr/bin/openrc"].iter().any(|path| tree.exists(path)) {
         return Some("openrc");
     }
-    let busybox = tree.read_link("/sbin/init").is_ok_and(|target| target.ends_with("busybox"));
-    if busybox {
+    if tree.read_link("/sbin/init").is_ok_and(|target| target.ends_with("busybox")) {
         return Some("busybox");
     }
     tree.exists("/sbin/init").then_some("other")

@@ -112,11 +112,7 @@ pub(super) fn may_make_its_root(case: &Case<'_>) -> bool {
     let boot = &case.report.boot;
     let started: Vec<Firmware> =
         [Firmware::Bios, Firmware::Uefi].into_iter().filter(|firmware| begins(case, *firmware)).collect();
-    let stops = |firmware: &Firmware| {
-        let name = if *firmware == Firmware::Bios { "bios" } else { "uefi" };
-        boot.grub.iter().any(|grub| grub.firmware == name && matches!(grub.chain, Chain::Stops { .. }))
-    };
-    if started.iter().all(stops) {
+    if started.iter().all(|firmware| grub_stop(case, firmware.word()).is_some()) {
         return false;
     }
     let files = |content| matches!(content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat);
@@ -125,12 +121,7 @@ pub(super) fn may_make_its_root(case: &Case<'_>) -> bool {
     }
     let entries = default_entries(case);
     !entries.iter().any(|entry| {
-        let kernel =
-            case.report.kernels.iter().find(|kernel| Some(&kernel.path) == entry.kernel_path.as_ref());
-        let maker = kernel
-            .and_then(|kernel| kernel.initramfs.as_ref()?.content.as_ref())
-            .map(|content| content.maker);
-        let mounts = maker.is_some_and(|maker| maker != Maker::Unknown)
+        let mounts = super::init::maker(case, entry).is_some_and(|maker| maker != Maker::Unknown)
             && entry
                 .argument("root")
                 .is_some_and(|root| matches!(case.report.device(root), Device::Volume(_)));
@@ -256,20 +247,25 @@ pub(super) fn loader(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// Why the GRUB that a firmware starts stops before its menu.
+fn grub_stop(case: &Case<'_>, firmware: &str) -> Option<(String, Seen)> {
+    case.report.boot.grub.iter().find_map(|grub| match &grub.chain {
+        Chain::Stops { why, seen } if grub.firmware == firmware => Some((why.clone(), seen.clone())),
+        _ => None,
+    })
+}
+
 /// GRUB that stops before its menu, or whose menu starts nothing by itself.
 fn grub_stops(case: &Case<'_>, hits: &mut Hits) {
     let boot = &case.report.boot;
     let started: Vec<&str> = case
         .firmwares()
         .filter(|firmware| starts(case, *firmware) && started_loader(case, *firmware) == Some("grub2"))
-        .map(|firmware| if firmware == Firmware::Bios { "bios" } else { "uefi" })
+        .map(Firmware::word)
         .collect();
     let others = case.firmwares().filter(|firmware| starts(case, *firmware)).count() > started.len();
     let fault = |firmware: &str| {
-        let stops = boot.grub.iter().find_map(|grub| match &grub.chain {
-            Chain::Stops { why, seen } if grub.firmware == firmware => Some((why.clone(), seen.clone())),
-            _ => None,
-        });
+        let stops = grub_stop(case, firmware);
         let waits = boot.waits.iter().find(|(known, _)| *known == firmware || known.is_empty());
         stops.or_else(|| waits.map(|(_, waits)| (waits.why.clone(), waits.seen.clone())))
     };

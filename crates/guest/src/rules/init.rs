@@ -41,7 +41,7 @@ fn place(entry: &Entry) -> Seen {
 }
 
 /// The initramfs' maker, where a default entry has one.
-fn maker(case: &Case<'_>, entry: &Entry) -> Option<Maker> {
+pub(super) fn maker(case: &Case<'_>, entry: &Entry) -> Option<Maker> {
     let kernel =
         case.report.kernels.iter().find(|kernel| Some(&kernel.path) == entry.kernel_path.as_ref())?;
     Some(kernel.initramfs.as_ref()?.content.as_ref()?.maker)

@@ -19,6 +19,16 @@ pub enum Firmware {
     Uefi,
 }
 
+impl Firmware {
+    /// The word.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
+}
+
 /// Drivers of a place. Of each group one is enough; every group is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
