@@ -76,9 +76,10 @@ pub(super) fn details(measured: &Measured) -> String {
     text
 }
 
-/// The highest peak of ours, in bytes.
-pub(super) fn peak(rows: &[Measured]) -> Option<u64> {
-    rows.iter().filter_map(|measured| Some(measured.ours?.peak)).max()
+/// The highest peak of ours, in bytes, among imports of packed files or all else.
+pub(super) fn peak(rows: &[Measured], packed: bool) -> Option<u64> {
+    let chosen = rows.iter().filter(|measured| measured.row.job.starts_with("import of disk.") == packed);
+    chosen.filter_map(|measured| Some(measured.ours?.peak)).max()
 }
 
 fn time(duration: Duration) -> String {
