@@ -16,6 +16,7 @@ mod errors;
 mod guest;
 mod house;
 mod inspect;
+mod inspector;
 mod interrupted;
 mod launch;
 mod map;

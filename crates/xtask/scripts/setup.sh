@@ -12,7 +12,7 @@ tools=(fsverity e2fsprogs gdisk dosfstools mtools mmdebstrap debian-archive-keyr
     libvmdk-utils python3-libvmdk libvhdi-utils python3-libvhdi fdisk libxml2-utils gpgv gnupg minisign openssl python3
     python3-vmdkstream xfsprogs btrfs-progs lvm2 extlinux systemd-boot-efi xorriso genisoimage openssh-client
     binutils procps sqlite3 util-linux mount ntfs-3g libhivex-bin libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
-    xmount)
+    xmount guestfs-tools linux-image-cloud-amd64)
 
 installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 
