@@ -187,26 +187,22 @@ impl Index {
         file.sync_all().map_err(|source| io("sync", path, source))
     }
 
-    /// Puts a new index into place. What was there goes to `aside`, or away when that is `None`.
+    /// Puts a new index into place. What was there goes to `aside`, or away when that is `None`. At every moment there
+    /// is the old one or the new one.
     ///
     /// # Errors
     /// Also [`Refusal::Busy`] while readers hold the old one.
     pub(crate) fn install(layout: &Layout, new: &Path, aside: Option<&Path>) -> Result<()> {
         let _lock = lock::wait_for(&layout.index_lock(), Share::Exclusive)?;
         let path = layout.index();
+        match aside {
+            Some(aside) => keep(&path, aside)?,
+            None => settle(&path)?,
+        }
         // The log goes first: next to a database that it does not belong to, it would be played into that.
-        for suffix in ["-wal", "-shm", ""] {
+        for suffix in ["-wal", "-shm"] {
             let old = with_suffix(&path, suffix);
-            let moved = match aside {
-                Some(aside) => std::fs::rename(&old, with_suffix(aside, suffix)),
-                None => std::fs::remove_file(&old),
-            };
-            match moved {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io("move aside", &old, error));
-                }
-                _ => {}
-            }
+            if_there(std::fs::remove_file(&old)).map_err(|source| io("remove", &old, source))?;
         }
         std::fs::rename(new, &path).map_err(|source| io("put into place", &path, source))?;
         sync_dir(layout.root())
@@ -551,6 +547,39 @@ fn insert_instance(connection: &Connection, record: &InstanceRecord, text: &str)
 /// SQLite's numbers are signed. No disk reaches 2^63 bytes; the manifest has the exact number in any case.
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Gives a damaged database, its log as well, a second name.
+fn keep(path: &Path, aside: &Path) -> Result<()> {
+    for suffix in ["", "-wal"] {
+        let (old, kept) = (with_suffix(path, suffix), with_suffix(aside, suffix));
+        // Not every file system has second names.
+        let named = std::fs::hard_link(&old, &kept).or_else(|_| std::fs::rename(&old, &kept));
+        if_there(named).map_err(|source| io("move aside", &old, source))?;
+    }
+    Ok(())
+}
+
+/// Brings what is in the log of a database into the database, so that it can do without. The last process that
+/// closes it does so too, unless it dies.
+fn settle(path: &Path) -> Result<()> {
+    for needed in [path.to_owned(), with_suffix(path, "-wal")] {
+        if !needed.try_exists().map_err(|source| io("look for", &needed, source))? {
+            return Ok(());
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let settled = || -> rusqlite::Result<()> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_checkpoint(TRUNCATE);")?;
+        connection.close().map_err(|(_, error)| error)
+    };
+    settled().map_err(|error| failed("settle", path, error))
+}
+
+/// What is not there needs nothing done.
+fn if_there(done: std::io::Result<()>) -> std::io::Result<()> {
+    done.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
