@@ -47,6 +47,10 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(words: &str) -> Self {
         let sandbox = Sandbox::new();
+        // All calls of a capture are more than the images that an account may have.
+        let config = sandbox.work().join("../home/.config/kiln");
+        std::fs::create_dir_all(&config).unwrap();
+        std::fs::write(config.join("config.toml"), "[quota]\nimages = 100000\n").unwrap();
         let image = micro(&sandbox, "ext4");
         let vm = Instance::new(&sandbox, &[&image]);
         let mut guest = vm.start(&sandbox, words);
