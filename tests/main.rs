@@ -9,6 +9,7 @@ mod capture;
 mod catalog;
 mod check;
 mod completion;
+mod confined;
 mod convert;
 mod damaged;
 mod diff;

@@ -18,9 +18,11 @@ mod size;
 mod subject;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
+use kiln_guest::Reader;
 
 use crate::args::Cli;
 use crate::error::{Answer, CliError, Result, exit};
@@ -35,6 +37,10 @@ pub fn command() -> clap::Command {
 /// Runs one command line, `args[0]` being the program's name, and answers its exit code.
 pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    // No command: what a command starts to have a stranger's disk read.
+    if args.get(1).is_some_and(|word| word == kiln_guest::worker::ARGUMENT) {
+        return kiln_guest::worker::run();
+    }
     let cli = match command().try_get_matches_from(&args).and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => return refuse_arguments(&error, &args).into(),
@@ -45,6 +51,15 @@ pub fn main_with(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCod
     session.reporter.clear();
     let result = result.and_then(|answer| session.printer.flush().map(|()| answer));
     code_of(result, json).into()
+}
+
+/// Who reads the disks of strangers: another process of this program.
+fn guest_reader() -> Reader {
+    Reader::Worker(guest_reader_program())
+}
+
+fn guest_reader_program() -> PathBuf {
+    PathBuf::from("/proc/self/exe")
 }
 
 fn code_of(result: Result<Answer>, json: bool) -> u8 {

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// What a [`Budget`] counts.
@@ -19,7 +21,7 @@ pub enum Cost {
 }
 
 /// The most that each [`Cost`] may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// For [`Cost::MetadataBytes`].
     pub metadata_bytes: u64,

@@ -22,6 +22,7 @@ pub mod digest;
 mod disk;
 mod error;
 mod finding;
+pub mod interned;
 mod observe;
 mod offset;
 pub mod os;

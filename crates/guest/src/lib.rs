@@ -22,11 +22,14 @@ pub mod fs;
 pub mod grub;
 pub mod hive;
 pub mod initramfs;
+mod look;
 pub mod rules;
 mod text;
 pub mod tree;
 pub mod volume;
+pub mod worker;
 
 pub use cache::Part;
 pub use facts::{Examination, GuestReport, examine};
+pub use look::{Asked, Look, Question, Reader};
 pub use rules::{Judgement, RULE_SET, judge};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_catalog::{Birth, GuestNote, GuestRecord, GuestVerdict, Manifest, Store};
-use kiln_disk::{Budget, Disk, FileSource, Limits};
+use kiln_disk::{Disk, FileSource, Limits};
 use kiln_format::Image;
 use kiln_guest::facts::Depth;
 use kiln_guest::rules::{Firmware, Impact, Options, PLACES, Place, Severities};
-use kiln_guest::{Examination, Judgement, RULE_SET, examine, judge};
+use kiln_guest::{Asked, GuestReport, Judgement, Look, Question, RULE_SET, Reader};
 use kiln_target::Targets;
 
 use crate::error::{Refusal, Result};
@@ -47,6 +47,8 @@ pub struct GuestPolicy {
     pub severities: Severities,
     /// Today as "YYYY-MM-DD", for what has an end of life; no such judgement without.
     pub today: Option<String>,
+    /// Who looks at it.
+    pub reader: Reader,
 }
 
 /// What is known of the guest on a disk.
@@ -63,15 +65,15 @@ impl GuestPolicy {
     /// [`Refusal::Guest`] for the first place at which the guest would be rejected or would not start, unless that is
     /// forced; whatever the disk says.
     pub(crate) fn admit(&self, disk: Arc<dyn Disk>) -> Result<Guest> {
-        let budget = Arc::new(Budget::new(LIMITS));
-        let examination = examine(&[disk], &budget, Depth::Full)?;
         let options =
             Options { severities: self.severities.clone(), today: self.today.clone(), ..Options::default() };
-        let judgements: Vec<Judgement> =
-            self.places.iter().map(|place| judge(&examination, place, &options)).collect();
+        let asked = Asked { places: self.places.clone(), options };
+        let Look { report, judgements } =
+            self.reader.look(&[disk], &question(vec![asked, everywhere(&self.severities)]))?;
+        let [judgements, all] = answers(judgements);
         match judgements.iter().find_map(|judgement| self.stopping(judgement)) {
             Some(refusal) => Err(refusal.into()),
-            None => Ok(Guest { birth: birth(&examination, &self.severities), judgements }),
+            None => Ok(Guest { birth: birth(&report, &all), judgements }),
         }
     }
 
@@ -123,19 +125,29 @@ pub fn severities(targets: &Targets) -> Result<Severities> {
     Ok(severities)
 }
 
-/// What today's rules say of a guest at every place, for an image's record.
+/// What is asked of a guest for a judgement.
 #[must_use]
-pub fn record(examination: &Examination, severities: &Severities) -> GuestRecord {
-    record_of(examination, &everywhere(examination, severities))
+pub fn question(asked: Vec<Asked>) -> Question {
+    Question { depth: Depth::Full, limits: LIMITS, asked }
 }
 
-fn everywhere(examination: &Examination, severities: &Severities) -> Vec<Judgement> {
+/// What is asked for the record of an image: what today's rules say at every place.
+#[must_use]
+pub fn everywhere(severities: &Severities) -> Asked {
     let options = Options { severities: severities.clone(), ..Options::default() };
-    PLACES.iter().map(|place| judge(examination, place, &options)).collect()
+    Asked { places: PLACES.iter().collect(), options }
 }
 
-fn record_of(examination: &Examination, judgements: &[Judgement]) -> GuestRecord {
-    let report = &examination.report;
+/// The answers to so many questions.
+#[must_use]
+pub fn answers<const COUNT: usize>(judgements: Vec<Vec<Judgement>>) -> [Vec<Judgement>; COUNT] {
+    let mut judgements = judgements.into_iter();
+    std::array::from_fn(|_| judgements.next().unwrap_or_default())
+}
+
+/// The record of a guest, of the answers to [`everywhere`].
+#[must_use]
+pub fn record(report: &GuestReport, judgements: &[Judgement]) -> GuestRecord {
     let system = report.os.as_ref().filter(|_| !report.roots.is_empty());
     let named = |os: &kiln_guest::facts::os::Os| {
         if os.name.is_empty() { "unnamed".to_owned() } else { short(&os.name) }
@@ -166,10 +178,8 @@ fn verdict(judgement: &Judgement) -> GuestVerdict {
 }
 
 /// What is known about an image by its guest.
-fn birth(examination: &Examination, severities: &Severities) -> Birth {
-    let report = &examination.report;
-    let judgements = everywhere(examination, severities);
-    let guest = record_of(examination, &judgements);
+fn birth(report: &GuestReport, judgements: &[Judgement]) -> Birth {
+    let guest = record(report, judgements);
     let Some(os) = report.os.as_ref().filter(|_| guest.system.is_some()) else {
         return Birth { guest: Some(guest), ..Birth::default() };
     };
@@ -196,11 +206,17 @@ fn birth(examination: &Examination, severities: &Severities) -> Birth {
 ///
 /// # Errors
 /// I/O; a layer that is missing or cannot be opened.
-pub fn judge_image(store: &Store, image: &Manifest, severities: &Severities) -> Result<GuestRecord> {
+pub fn judge_image(
+    store: &Store,
+    image: &Manifest,
+    severities: &Severities,
+    reader: &Reader,
+) -> Result<GuestRecord> {
     let opened: Arc<dyn Image> = Arc::from(crate::open::open_image(store, image)?);
     let disk: Arc<dyn Disk> = opened;
-    let budget = Arc::new(Budget::new(LIMITS));
-    let guest = record(&examine(&[disk], &budget, Depth::Full)?, severities);
+    let look = reader.look(&[disk], &question(vec![everywhere(severities)]))?;
+    let [judgements] = answers(look.judgements);
+    let guest = record(&look.report, &judgements);
     store.note_guest(&image.id, guest.clone())?;
     Ok(guest)
 }

@@ -214,7 +214,7 @@ fn upgrade(args: &UpgradeArgs, session: &mut Session) -> Result<Answer> {
             continue;
         }
         let (id, name) = (manifest.id.to_string(), manifest.title());
-        let guest = kiln_import::guest::judge_image(&store, manifest, &severities);
+        let guest = kiln_import::guest::judge_image(&store, manifest, &severities, &crate::guest_reader());
         let record = match guest.and_then(|_| screen_image(&store, manifest, &session.reporter)) {
             Ok(screened) => {
                 store.note_screened(&manifest.id, screened.record.clone())?;

@@ -1,6 +1,6 @@
 //! The GUID partition table: header and entries, in two copies (UEFI 2.10, 5.3).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::guid::Guid;
 use super::{Partition, PartitionType, TableFault, read};
@@ -12,7 +12,7 @@ use crate::wire::{bytes, crc32, le16, le32, le64};
 const MAX_ENTRY_BYTES: u64 = 1 << 20;
 
 /// One of the two copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GptCopy {
     /// In sector 1.
@@ -22,7 +22,7 @@ pub enum GptCopy {
 }
 
 /// Why a copy does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case", tag = "fault")]
 pub enum GptFault {
     /// No "EFI PART" there.
@@ -82,12 +82,12 @@ pub enum GptFault {
 }
 
 /// What the header in use says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GptTable {
     /// Bytes in a sector.
     pub sector_len: u64,
     /// DiskGUID.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub disk_guid: Guid,
     /// The copy that was used.
     pub used: GptCopy,
@@ -101,6 +101,10 @@ pub struct GptTable {
 
 fn as_text<S: serde::Serializer>(guid: &Guid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(guid)
+}
+
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Guid, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// A table that was found.

@@ -36,6 +36,26 @@ impl fmt::Display for Guid {
     }
 }
 
+impl std::str::FromStr for Guid {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "a GUID is 32 hexadecimal digits with dashes: 8-4-4-4-12";
+        let mut groups = text.split('-');
+        let mut group = |len: usize| {
+            let digits = groups.next().filter(|group| group.len() == len).ok_or(wrong)?;
+            u64::from_str_radix(digits, 16).map_err(|_| wrong)
+        };
+        let (a, b, c, d, e) = (group(8)?, group(4)?, group(4)?, group(4)?, group(12)?);
+        let [.., a0, a1, a2, a3] = a.to_be_bytes();
+        let ([.., b0, b1], [.., c0, c1]) = (b.to_be_bytes(), c.to_be_bytes());
+        let tail = ((d << 48) | e).to_be_bytes();
+        let (a, b) = (u32::from_be_bytes([a0, a1, a2, a3]), u16::from_be_bytes([b0, b1]));
+        let guid = Self::from_fields(a, b, u16::from_be_bytes([c0, c1]), tail);
+        groups.next().is_none().then_some(guid).ok_or(wrong)
+    }
+}
+
 impl fmt::Debug for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use crate::interned::Word;
+use serde::{Deserialize, Serialize};
 
 use super::{Partition, PartitionTable, PartitionType, TableFault, read};
 use crate::disk::Disk;
@@ -13,7 +14,7 @@ use crate::wire::{bytes, le16, le32};
 const MAX_LOGICAL: u32 = 128;
 
 /// What the first sector says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MbrFacts {
     /// The sector ends with 55 AA.
     pub signed: bool,
@@ -22,7 +23,8 @@ pub struct MbrFacts {
     /// There is code in bytes 0 to 440.
     pub has_code: bool,
     /// Which loader's code it is, when it says so.
-    pub loader: Option<&'static str>,
+    #[serde(deserialize_with = "crate::interned::maybe", default)]
+    pub loader: Option<Word>,
     /// An entry of type 0xEE guards a GPT.
     pub protective: bool,
     /// The number of an entry that is marked active.

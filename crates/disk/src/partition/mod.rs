@@ -10,7 +10,7 @@ mod mbr;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ pub use guid::{Guid, types};
 pub use mbr::{MbrFacts, is_volume_boot_sector};
 
 /// How a disk is divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
     /// No table: the disk is empty, or one file system covers it.
@@ -49,6 +49,16 @@ impl Serialize for PartitionType {
     }
 }
 
+impl<'de> Deserialize<'de> for PartitionType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.strip_prefix("0x") {
+            Some(digits) => u8::from_str_radix(digits, 16).map(Self::Mbr).map_err(serde::de::Error::custom),
+            None => text.parse().map(Self::Gpt).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
 impl std::fmt::Display for PartitionType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -59,7 +69,7 @@ impl std::fmt::Display for PartitionType {
 }
 
 /// One partition. Places and lengths are bytes; a partition may reach behind the end of the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
     /// As Linux numbers it: 1 to 4 primary, 5 and up logical; the entry's number in a GPT.
     pub number: u32,

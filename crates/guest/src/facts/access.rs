@@ -1,6 +1,6 @@
 //! Who can log in, and how. Hashes of passwords are looked at and never kept.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use super::network::{enabled, masked};
@@ -8,7 +8,7 @@ use crate::text::lines;
 use crate::tree::Tree;
 
 /// The SSH server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Ssh {
     /// The program.
     pub installed: Option<Seen>,
@@ -32,7 +32,7 @@ impl Ssh {
 }
 
 /// How a password is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Password {
     /// No password will do.
@@ -48,7 +48,7 @@ pub enum Password {
 }
 
 /// A user that can log in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Name.
     pub name: String,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use kiln_disk::interned::Word;
 use kiln_disk::partition::{PartitionType, Scheme, types};
 use kiln_disk::wire::le64;
 use kiln_disk::{Disk, Error, GuestOffset, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use super::loader::{Entry, GrubFacts, GrubStarts};
@@ -15,7 +16,7 @@ use crate::tree::Tree;
 use crate::volume::Layout;
 
 /// A program on an EFI system partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EfiProgram {
     /// Index of the volume.
     pub volume: usize,
@@ -24,17 +25,19 @@ pub struct EfiProgram {
     /// Bytes.
     pub len: u64,
     /// What it runs on, by its PE header; nothing when it is no such program.
-    pub architecture: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub architecture: Option<Word>,
     /// What is wrong with it: a part that its header names lies behind its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
     /// Which loader it is, by its own words: "grub2", "shim", "systemd-boot", "unified-kernel". Only looked for where
     /// firmware starts without variables.
-    pub loader: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub loader: Option<Word>,
 }
 
 /// The chain from power-on to kernel.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Boot {
     /// A BIOS finds a chain of code.
     pub bios: bool,
@@ -51,7 +54,8 @@ pub struct Boot {
     /// All other programs.
     pub programs: Vec<EfiProgram>,
     /// Loaders that were found by their configuration: "grub2", "grub-legacy", "systemd-boot", "syslinux", "bls".
-    pub loaders: Vec<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::list", default)]
+    pub loaders: Vec<Word>,
     /// Configuration files in use.
     pub configs: Vec<String>,
     /// What it can start; the default first.

@@ -1,6 +1,7 @@
 //! cloud-init, and the agents of clouds and hypervisors.
 
-use serde::Serialize;
+use kiln_disk::interned::Word;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use super::network::{enabled, masked};
@@ -8,7 +9,7 @@ use super::yaml::scalars;
 use crate::tree::Tree;
 
 /// cloud-init in the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloudInit {
     /// Its version, where its own file tells.
     pub version: Option<String>,
@@ -17,7 +18,8 @@ pub struct CloudInit {
     /// What switches it off.
     pub disabled_by: Option<Seen>,
     /// Units of the four that are missing or masked.
-    pub missing_units: Vec<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::list", default)]
+    pub missing_units: Vec<Word>,
     /// The list of places it asks, in order; empty: its own long list.
     pub datasources: Vec<String>,
     /// Where the list is written.
@@ -33,12 +35,14 @@ pub struct CloudInit {
 }
 
 /// Something installed for one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     /// Its name.
-    pub name: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub name: Word,
     /// The place it is for: "azure", "vmware", ...
-    pub place: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub place: Word,
     /// A file of it.
     pub seen: Seen,
 }

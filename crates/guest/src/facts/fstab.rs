@@ -1,6 +1,6 @@
 //! `/etc/fstab`, `/etc/crypttab`, and what their device names mean.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::lines;
 use crate::tree::Tree;
@@ -10,7 +10,7 @@ use crate::volume::{Content, Place, Volume};
 const MAX_LINES: usize = 1000;
 
 /// A line of fstab (fstab(5)).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Its number from 1.
     pub line: u32,
@@ -41,7 +41,7 @@ impl Line {
 }
 
 /// A line of crypttab (crypttab(5)).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crypt {
     /// Its number from 1.
     pub line: u32,

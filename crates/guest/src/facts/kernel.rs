@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use kiln_disk::interned::Word;
 use kiln_disk::wire::{le16, le32};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::boot::Boot;
 use super::{Depth, Seen};
@@ -18,7 +19,7 @@ const MAX_KERNELS: usize = 32;
 const MAX_LIST: u64 = 16 << 20;
 
 /// A kernel of the guest.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kernel {
     /// Its file.
     pub path: String,
@@ -29,7 +30,8 @@ pub struct Kernel {
     /// What is wrong with the file; nothing when it looks like a kernel.
     pub fault: Option<String>,
     /// What it runs on.
-    pub architecture: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub architecture: Option<Word>,
     /// Whether a loader's entry starts it.
     pub has_entry: bool,
     /// `/boot/config-RELEASE`, when it is there.
@@ -52,7 +54,7 @@ pub struct Kernel {
 }
 
 /// An initramfs file of a kernel.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InitramfsFile {
     /// Its path.
     pub path: String,

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use kiln_disk::interned::Word;
+use serde::{Deserialize, Serialize};
 
 mod syslinux;
 
@@ -19,10 +20,11 @@ use crate::volume::Layout;
 const MAX_ENTRIES: usize = 200;
 
 /// Something that a loader can start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The loader that would.
-    pub loader: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub loader: Word,
     /// Its title.
     pub title: String,
     /// Where it is written.
@@ -48,7 +50,7 @@ pub struct Entry {
 }
 
 /// A `search` of GRUB.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Search {
     /// As a device name of fstab: `UUID=...`, `LABEL=...`.
     pub device: String,
@@ -100,10 +102,11 @@ pub(super) struct Found {
 }
 
 /// How GRUB starts by one firmware.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrubFacts {
     /// "bios" or "uefi".
-    pub firmware: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub firmware: Word,
     /// How its start ends.
     #[serde(flatten)]
     pub chain: Chain,

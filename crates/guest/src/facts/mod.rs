@@ -18,15 +18,16 @@ mod yaml;
 
 use std::sync::Arc;
 
+use kiln_disk::interned::Word;
 use kiln_disk::partition::{GptCopy, PartitionTable, TableFault};
 use kiln_disk::{Budget, Disk, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::tree::Tree;
 use crate::volume::{Content, FsState, Layout, Volume, layout};
 
 /// A place in the guest that a person can look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Seen {
     /// A file of the guest.
@@ -75,7 +76,7 @@ impl std::fmt::Display for Seen {
 }
 
 /// A disk's partition table in the report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TableFacts {
     /// Length of the disk in bytes.
     pub disk_len: u64,
@@ -97,7 +98,7 @@ pub struct TableFacts {
 }
 
 /// A mounted volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountFacts {
     /// Where.
     pub at: String,
@@ -106,10 +107,11 @@ pub struct MountFacts {
 }
 
 /// Everything known about a guest.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct GuestReport {
     /// `kiln.guest.v1`.
-    pub schema: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub schema: Word,
     /// The partition table of each disk.
     pub tables: Vec<TableFacts>,
     /// Everything that may hold a file system.
@@ -168,7 +170,7 @@ pub struct Examination {
 }
 
 /// What to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Depth {
     /// Everything but the insides of an initramfs.
     Quick,

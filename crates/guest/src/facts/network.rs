@@ -1,6 +1,7 @@
 //! How the guest gets an address.
 
-use serde::Serialize;
+use kiln_disk::interned::Word;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use super::yaml::scalars;
@@ -8,12 +9,13 @@ use crate::text::{lines, unquoted};
 use crate::tree::Tree;
 
 /// What configures the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Network {
     /// Interfaces in all configuration files.
     pub interfaces: Vec<Interface>,
     /// Services that would bring them up: "ifupdown", "networkd", "networkmanager", "wicked", "dhcpcd".
-    pub services: Vec<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::list", default)]
+    pub services: Vec<Word>,
     /// Rules and links that give names by address.
     pub udev: Vec<Seen>,
     /// `/etc/resolv.conf`.
@@ -27,10 +29,11 @@ pub struct Network {
 }
 
 /// An interface of a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// "ifupdown", "netplan", "ifcfg", "networkmanager", "networkd".
-    pub system: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub system: Word,
     /// Its name, or the pattern that it is matched by.
     pub name: String,
     /// Where it is written.
@@ -62,7 +65,7 @@ impl Interface {
 }
 
 /// `/etc/resolv.conf`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvConf {
     /// Where it leads, when it is a link.
     pub link: Option<String>,

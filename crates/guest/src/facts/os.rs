@@ -1,13 +1,14 @@
 //! Which system it is.
 
+use kiln_disk::interned::Word;
 use kiln_disk::wire::{be16, le16};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::text::assigned;
 use crate::tree::Tree;
 
 /// A system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Os {
     /// `ID` of os-release: "debian".
     pub id: String,
@@ -18,15 +19,18 @@ pub struct Os {
     /// `PRETTY_NAME`.
     pub name: String,
     /// What its programs run on: "x86_64", "aarch64", "i386", ...
-    pub architecture: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub architecture: Option<Word>,
     /// The program that told the architecture.
     pub architecture_from: Option<String>,
     /// The last day of its maker's updates, "YYYY-MM-DD", where known here.
-    pub end_of_life: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub end_of_life: Option<Word>,
     /// `/etc/hostname`.
     pub hostname: Option<String>,
     /// The init system: "systemd", "openrc", "busybox" or "other".
-    pub init: Option<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::maybe", default)]
+    pub init: Option<Word>,
 }
 
 /// Last days of updates, long-term support by the maker included, without what must be bought. From the makers'

@@ -1,13 +1,13 @@
 //! Things that must not be in an image that others start. By path only: nothing of their content leaves this module.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use crate::fs::Kind;
 use crate::tree::Tree;
 
 /// What kind of thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretKind {
     /// An identity of the machine that must be its own.
@@ -29,7 +29,7 @@ pub enum SecretKind {
 }
 
 /// A thing found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
     /// What kind.
     pub kind: SecretKind,

@@ -13,12 +13,12 @@ mod xfs;
 use std::sync::Arc;
 
 use kiln_disk::{Disk, GuestOffset};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::volume::{Content, Probed, Space};
 
 /// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A regular file.

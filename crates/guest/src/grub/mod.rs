@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use kiln_disk::Disk;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::facts::Seen;
 use crate::facts::loader::{Entry, Search};
@@ -26,7 +26,7 @@ use run::{By, Loaded, Machine, Menu, Place, World};
 use stage::BiosCore;
 
 /// How GRUB's own start ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "end")]
 pub enum Chain {
     /// A menu comes up.
@@ -46,7 +46,7 @@ pub enum Chain {
 }
 
 /// Why an entry is not started though it is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits {
     /// What GRUB waits for.
     pub why: String,

@@ -11,7 +11,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
-use serde::Serialize;
+use kiln_disk::interned::Word;
+use serde::{Deserialize, Serialize};
 
 pub use cpio::{CpioFault, Member};
 
@@ -27,12 +28,13 @@ const MAX_TEXT: u64 = 256 << 10;
 const MAX_TEXTS: u64 = 4 << 20;
 
 /// One archive of an initramfs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// First byte in the file.
     pub at: u64,
     /// "none", "gzip", "xz", "zstd", "lz4", "bzip2", "lzma".
-    pub compression: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub compression: Word,
     /// Files in it.
     pub members: u64,
     /// Bytes of the archive when unpacked.
@@ -40,7 +42,7 @@ pub struct Segment {
 }
 
 /// Who made it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Maker {
     /// Debian's and Ubuntu's initramfs-tools.
@@ -54,7 +56,7 @@ pub enum Maker {
 }
 
 /// What an initramfs holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initramfs {
     /// Its archives.
     pub segments: Vec<Segment>,

@@ -15,7 +15,8 @@ mod windows;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use kiln_disk::interned::Word;
+use serde::{Deserialize, Serialize};
 
 use crate::facts::{Examination, GuestReport, Seen, fstab};
 
@@ -127,32 +128,40 @@ impl Hits {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestFinding {
     /// The rule.
-    pub id: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub id: Word,
     /// What it does there.
     pub severity: Impact,
     /// What is wrong.
-    pub summary: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub summary: Word,
     /// This time.
     pub detail: String,
     /// The file and line, or the byte of the disk.
     pub at: Seen,
     /// What it means.
-    pub effect: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub effect: Word,
     /// What to type.
     pub fix: String,
     /// What Tencent Cloud's import would have said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tencent_error: Option<&'static str>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "kiln_disk::interned::maybe",
+        default
+    )]
+    pub tencent_error: Option<Word>,
 }
 
 /// A rule that could not be answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unanswered {
     /// The rule.
-    pub id: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub id: Word,
     /// Why.
     pub why: String,
     /// How bad it could be.
@@ -160,12 +169,14 @@ pub struct Unanswered {
 }
 
 /// The answer for one place.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Judgement {
     /// The place's id.
-    pub target: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub target: Word,
     /// Its name.
-    pub name: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub name: Word,
     /// The answer.
     pub verdict: Verdict,
     /// Why, in one line: the worst finding or the open question.
@@ -178,29 +189,44 @@ pub struct Judgement {
     pub unanswered: Vec<Unanswered>,
 }
 
+impl Judgement {
+    /// The judgement of a guest that could not be read: unknown, because the question of a rule is open.
+    pub(crate) fn unanswered(place: &'static Place, id: &'static str, why: String) -> Self {
+        Self {
+            target: place.id,
+            name: place.name,
+            verdict: Verdict::Unknown,
+            because: Some(format!("{id} could not be answered: {why}")),
+            firmware: Vec::new(),
+            findings: Vec::new(),
+            unanswered: vec![Unanswered { id, why, severity: Impact::WillNotBoot }],
+        }
+    }
+}
+
 /// How bad the findings of a rule are at a place, where that is not what the rule itself says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Severities {
-    /// By place and rule.
-    rows: BTreeMap<(String, String), Impact>,
+    /// By place, then by rule.
+    rows: BTreeMap<String, BTreeMap<String, Impact>>,
 }
 
 impl Severities {
     /// Says how bad a rule's findings are at a place.
     pub fn set(&mut self, place: &str, rule: &str, impact: Impact) {
-        self.rows.insert((place.to_owned(), rule.to_owned()), impact);
+        self.rows.entry(place.to_owned()).or_default().insert(rule.to_owned(), impact);
     }
 
     /// How bad a rule's finding is there; `None` when the rule does not apply.
     #[must_use]
     pub fn of(&self, place: &Place, rule: &str, usual: Impact) -> Option<Impact> {
-        let said = self.rows.get(&(place.id.to_owned(), rule.to_owned())).copied().unwrap_or(usual);
+        let said = self.rows.get(place.id).and_then(|rows| rows.get(rule)).copied().unwrap_or(usual);
         Some(said).filter(|impact| *impact != Impact::Off)
     }
 }
 
 /// What the caller knows better.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Options {
     /// How bad what is found is, by place.
     pub severities: Severities,

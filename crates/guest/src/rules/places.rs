@@ -5,12 +5,12 @@
 //! (2024); OpenStack Glance (2026-07); DigitalOcean "Custom images" (2024); Oracle "Importing custom Linux images";
 //! virt-v2v 2.x for KVM, Proxmox and VMware; Linux `drivers/hv`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::facts::kernel::When;
 
 /// The firmware of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Firmware {
     /// A BIOS.

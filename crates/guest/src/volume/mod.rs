@@ -4,11 +4,12 @@ mod foreign;
 pub mod lvm;
 mod probe;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use kiln_disk::partition::{PartitionTable, read_table};
-use kiln_disk::{Budget, Disk};
-use serde::Serialize;
+use kiln_disk::{Budget, Disk, Extent, ExtentKind, GuestOffset, check_range};
+use serde::{Deserialize, Serialize};
 
 use crate::cache::{Metered, Part};
 
@@ -18,7 +19,7 @@ pub use probe::{Content, FsState, Probed, Space, probe};
 const MAX_VOLUMES: usize = 512;
 
 /// Where a volume is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "in")]
 pub enum Place {
     /// All of a disk.
@@ -60,8 +61,30 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// The disk of a volume that was read in another process: it has no bytes.
+struct Nowhere;
+
+impl Disk for Nowhere {
+    fn disk_len(&self) -> u64 {
+        0
+    }
+
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
+        check_range(at, buf.len(), 0)
+    }
+
+    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> kiln_disk::Result<Extent> {
+        check_range(at, 1, 0)?;
+        Ok(Extent { start: at, len: limit, kind: ExtentKind::Hole })
+    }
+}
+
+fn nowhere() -> Arc<dyn Disk> {
+    Arc::new(Nowhere)
+}
+
 /// A volume and what is on it.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Volume {
     /// Where it is.
     pub place: Place,
@@ -70,8 +93,8 @@ pub struct Volume {
     /// What it holds.
     #[serde(flatten)]
     pub probed: Probed,
-    /// Its bytes.
-    #[serde(skip)]
+    /// Its bytes; none in a report that came from a worker.
+    #[serde(skip, default = "nowhere")]
     pub disk: Arc<dyn Disk>,
 }
 

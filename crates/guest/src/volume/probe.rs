@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
+use kiln_disk::interned::Word;
 use kiln_disk::wire::{be16, be32, be64, bytes, le16, le32, le64};
 use kiln_disk::{Disk, Error, GuestOffset, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::foreign;
 use crate::fs::FsError;
 use crate::text::{label, uuid};
 
 /// Kinds of content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
     /// ext2, ext3 or ext4.
@@ -86,7 +87,7 @@ impl Content {
 }
 
 /// How a file system was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FsState {
     /// Unmounted in order, or with no state to tell.
@@ -100,7 +101,7 @@ pub enum FsState {
 }
 
 /// Space as the superblock counts it. Bytes; inodes are 0 of 0 where the file system makes them as needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     /// Length of the file system.
     pub total: u64,
@@ -113,7 +114,7 @@ pub struct Space {
 }
 
 /// What a volume says it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
     /// The kind.
     pub content: Content,
@@ -128,7 +129,8 @@ pub struct Probed {
     /// Space, where the superblock tells.
     pub space: Option<Space>,
     /// Features that some readers refuse.
-    pub features: Vec<&'static str>,
+    #[serde(deserialize_with = "kiln_disk::interned::list", default)]
+    pub features: Vec<Word>,
     /// The version of its format, where it says one: "3.1" of an NTFS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

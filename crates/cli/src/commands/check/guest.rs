@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use kiln_catalog::GuestRecord;
-use kiln_disk::{Budget, Disk, Limits};
+use kiln_disk::{Disk, Limits};
 use kiln_format::{Image, Tolerance};
-use kiln_guest::facts::Depth;
 use kiln_guest::rules::{Firmware, GuestFinding, Impact, Options, PLACES, Place, RULES, Severities, Verdict};
-use kiln_guest::{Examination, GuestReport, Judgement, RULE_SET, examine, judge};
-use kiln_import::guest::{GuestPolicy, LIMITS, OnUnfit, severities};
+use kiln_guest::{Asked, GuestReport, Judgement, RULE_SET};
+use kiln_import::guest::{GuestPolicy, OnUnfit, answers, everywhere, question, record, severities};
 use serde::Serialize;
 
 use crate::error::{About, CliError, Result};
@@ -57,9 +56,10 @@ pub(super) struct Answers {
     rule_set: &'static str,
     pub(super) judgements: Vec<Judgement>,
     #[serde(skip)]
-    examination: Examination,
+    report: GuestReport,
+    /// What the record of an image would say.
     #[serde(skip)]
-    severities: Severities,
+    record: GuestRecord,
 }
 
 impl GuestArgs {
@@ -82,8 +82,6 @@ impl GuestArgs {
             other.unwrap(&SourceArgs::default(), None, &session.reporter).about(&other.label)?;
             disks.push(open(&other, &SourceArgs::default())?);
         }
-        let budget = Arc::new(Budget::new(LIMITS));
-        let examination = examine(&disks, &budget, Depth::Full).about(&input.label)?;
         let severities = self.severities()?;
         let options = Options {
             severities: severities.clone(),
@@ -93,8 +91,11 @@ impl GuestArgs {
             }),
             today: Some(today()),
         };
-        let judgements = places.into_iter().map(|place| judge(&examination, place, &options)).collect();
-        let answers = Answers { rule_set: RULE_SET, judgements, examination, severities };
+        let question = question(vec![Asked { places, options }, everywhere(&severities)]);
+        let look = crate::guest_reader().look(&disks, &question).about(&input.label)?;
+        let [judgements, all] = answers(look.judgements);
+        let record = record(&look.report, &all);
+        let answers = Answers { rule_set: RULE_SET, judgements, report: look.report, record };
         if let Some(path) = &self.report {
             super::html::write(path, &input.label, &answers)?;
         }
@@ -110,14 +111,16 @@ pub(super) fn of_image(
     answers: Option<&Answers>,
 ) -> Result<GuestRecord> {
     if let Some(answers) = answers.filter(|_| args.with_disk.is_empty()) {
-        let guest = kiln_import::guest::record(&answers.examination, &answers.severities);
-        image.store.note_guest(&image.manifest.id, guest.clone())?;
-        return Ok(guest);
+        image.store.note_guest(&image.manifest.id, answers.record.clone())?;
+        return Ok(answers.record.clone());
     }
     let known = image.record.guest.as_ref().or(image.manifest.guest.as_ref());
     match known.filter(|known| known.rule_set == RULE_SET) {
         Some(known) => Ok(known.clone()),
-        None => Ok(kiln_import::guest::judge_image(&image.store, &image.manifest, &args.severities()?)?),
+        None => {
+            let (severities, reader) = (args.severities()?, crate::guest_reader());
+            Ok(kiln_import::guest::judge_image(&image.store, &image.manifest, &severities, &reader)?)
+        }
     }
 }
 
@@ -151,6 +154,7 @@ impl ImportArgs {
             },
             severities: severities(&self.tables.load()?)?,
             today: Some(today()),
+            reader: crate::guest_reader(),
         })
     }
 }
@@ -205,7 +209,7 @@ impl Answers {
     }
 
     pub(super) fn report(&self) -> &GuestReport {
-        &self.examination.report
+        &self.report
     }
 
     /// For people: the answers, then what was found, each thing once with the places that it concerns.

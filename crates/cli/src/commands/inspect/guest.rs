@@ -1,12 +1,10 @@
 //! The guest's part of `kiln inspect`.
 
-use std::sync::Arc;
-
+use kiln_disk::Limits;
 use kiln_disk::partition::Scheme;
-use kiln_disk::{Budget, Limits};
 use kiln_guest::facts::Depth;
 use kiln_guest::facts::windows::Windows;
-use kiln_guest::{GuestReport, examine};
+use kiln_guest::{GuestReport, Question};
 
 use crate::input::{Input, SourceArgs};
 use crate::output::{Printer, ShortSize};
@@ -14,8 +12,8 @@ use crate::output::{Printer, ShortSize};
 /// Looks at the guest of a file; nothing when its disk cannot be read.
 pub(super) fn of(input: &Input, source: &SourceArgs) -> Option<GuestReport> {
     let disk = crate::commands::check::guest::open(input, source).ok()?;
-    let budget = Arc::new(Budget::new(Limits::INSPECT));
-    examine(&[disk], &budget, Depth::Full).ok().map(|examination| examination.report)
+    let question = Question { depth: Depth::Full, limits: Limits::INSPECT, asked: Vec::new() };
+    crate::guest_reader().look(&[disk], &question).ok().map(|look| look.report)
 }
 
 /// The facts as lines of name and value, the most asked first.

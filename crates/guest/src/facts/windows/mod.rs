@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kiln_disk::interned::Word;
 use kiln_disk::{Disk, Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Seen;
 use super::os::Os;
@@ -23,7 +24,7 @@ pub use start::{Bcd, Chain};
 const CONFIG: &str = "/Windows/System32/config";
 
 /// Everything known about a Windows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Windows {
     /// Index of its volume, drive C.
     pub volume: usize,
@@ -66,7 +67,7 @@ pub struct Windows {
 }
 
 /// What SOFTWARE says of the system.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// "Windows Server 2022 Datacenter".
     pub product: String,
@@ -105,10 +106,11 @@ impl Version {
 }
 
 /// A hive's file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HiveFacts {
     /// "SYSTEM".
-    pub name: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub name: Word,
     /// Its path.
     pub path: String,
     /// Why it cannot be read.
@@ -120,7 +122,7 @@ pub struct HiveFacts {
 }
 
 /// A driver's service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driver {
     /// Its key in `Services`.
     pub service: String,
@@ -145,10 +147,11 @@ impl Driver {
 }
 
 /// A filter driver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// What it filters: "disks".
-    pub class: &'static str,
+    #[serde(deserialize_with = "kiln_disk::interned::one")]
+    pub class: Word,
     /// The key that names it.
     pub key: String,
     /// Its service.

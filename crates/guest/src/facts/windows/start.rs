@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kiln_disk::partition::Scheme;
 use kiln_disk::{Disk, Error, GuestOffset, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::HiveFile;
 use crate::fs::{Root, open};
@@ -23,7 +23,7 @@ const PROGRAM: &str = "12000002";
 const SECTORS: usize = 8192;
 
 /// How a firmware starts Windows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// Index of the volume that it starts from.
     pub volume: usize,
@@ -40,7 +40,7 @@ pub struct Chain {
 }
 
 /// Boot configuration data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bcd {
     /// Its path on that volume.
     pub path: String,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use kiln_disk::wire::{bytes, crc32, le32, le64};
 use kiln_disk::{Disk, Error, Extent, ExtentKind, GuestOffset, Result, check_range};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use text::{Node, TextFault, Value, parse};
 
@@ -22,7 +22,7 @@ const SECTOR: u64 = 512;
 const CRC_SEED: u32 = 0xf597_a6cf;
 
 /// A volume group.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Group {
     /// Its name.
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Group {
 }
 
 /// A physical volume as the group names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Physical {
     /// Its id.
     pub uuid: String,
@@ -46,7 +46,7 @@ pub struct Physical {
 }
 
 /// A logical volume.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Logical {
     /// Its name.
     pub name: String,
