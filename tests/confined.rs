@@ -79,11 +79,13 @@ fn report_of_the_worker_is_that_of_this_process_on_real_disks() {
 fn worker_can_open_nothing_and_start_nothing() {
     let confinement = probe(&kiln()).unwrap();
     assert_eq!(confinement.could, Vec::<String>::new());
-    assert_eq!(confinement.cage, Cage { landlock: Landlock::Full, seccomp: true, limits: true });
+    let Cage { landlock, seccomp, limits } = confinement.cage;
+    // How much of Landlock there is depends on the kernel.
+    assert_eq!((landlock != Landlock::None, seccomp, limits), (true, true, true), "{landlock:?}");
     let sandbox = Sandbox::new();
     let text = String::from_utf8(sandbox.kiln(["doctor"]).stdout).unwrap();
     let row = text.lines().find(|line| line.contains("guest-reader")).unwrap();
-    assert!(row.starts_with("good") && row.contains("Landlock, seccomp, resource limits"), "{row}");
+    assert!(row.starts_with("good") && row.contains("seccomp, resource limits; it could open and start nothing"), "{row}");
 }
 
 /// A disk that the device under it does not give up.

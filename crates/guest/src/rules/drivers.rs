@@ -80,7 +80,12 @@ fn early_fix(case: &Case<'_>, groups: &[&[&str]], loadable: bool, release: &str)
     if tree.exists("/usr/bin/mkinitcpio") {
         return format!("add {names} to MODULES=() in /etc/mkinitcpio.conf, then: mkinitcpio -P");
     }
-    format!("echo 'add_drivers+=\" {names} \"' >/etc/dracut.conf.d/kiln.conf && dracut -f --kver {release}")
+    if ["/usr/bin/dracut", "/usr/sbin/dracut"].iter().any(|dracut| tree.exists(dracut)) {
+        return format!(
+            "echo 'add_drivers+=\" {names} \"' >/etc/dracut.conf.d/kiln.conf && dracut -f --kver {release}"
+        );
+    }
+    format!("have the program that makes this guest's initramfs put {names} into that of {release}")
 }
 
 /// Whether the initramfs is missing or stops early: what is not in it then says nothing, and boot.kernel has named it.

@@ -1,8 +1,13 @@
 use std::io;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
-use kiln_disk::{Error, FileOffset};
+use kiln_disk::{Disk, Error, Extent, ExtentKind, FileOffset, GuestOffset, Limits, check_range};
 
-use super::wire::{Heard, Relayed, Said, receive, send};
+use super::answer;
+use super::wire::{Heard, MAX_READ, Relayed, Said, Task, receive, send};
+use crate::facts::Depth;
+use crate::look::{Question, look};
 
 /// What an error is in the other process.
 fn relayed(error: Error) -> Error {
@@ -64,4 +69,70 @@ fn message_that_is_too_long_cut_or_no_message_is_an_error_and_costs_nothing() {
     assert_eq!(receive::<Said>(&mut cut).err().unwrap().kind(), io::ErrorKind::UnexpectedEof);
     let mut other = &[2, 0, 0, 0, b'{', b'}'][..];
     assert_eq!(receive::<Said>(&mut other).err().unwrap().kind(), io::ErrorKind::InvalidData);
+}
+
+/// A disk of zeros.
+struct Zeros;
+
+impl Disk for Zeros {
+    fn disk_len(&self) -> u64 {
+        4 << 20
+    }
+
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
+        check_range(at, buf.len(), self.disk_len())?;
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn extent_at(&self, at: GuestOffset, len: NonZeroU64) -> kiln_disk::Result<Extent> {
+        check_range(at, 1, self.disk_len())?;
+        Ok(Extent { start: at, len, kind: ExtentKind::Hole })
+    }
+}
+
+/// The worker may be under the command of the disk that it reads: whatever it says, this process answers or stops.
+#[test]
+fn no_word_of_a_worker_is_more_than_an_error() {
+    let disks: [Arc<dyn Disk>; 1] = [Arc::new(Zeros)];
+    let question = Question { depth: Depth::Full, limits: Limits::INSPECT, asked: Vec::new() };
+    let mut said = Vec::new();
+    for (disk, at, len) in [(0, 0, 512), (0, 4 << 20, 1), (0, u64::MAX, MAX_READ), (0, 1 << 20, 0)] {
+        send(&mut said, &Said::Read { disk, at, len }).unwrap();
+    }
+    for (at, limit) in [(0, NonZeroU64::MIN), (u64::MAX, NonZeroU64::MAX)] {
+        send(&mut said, &Said::Extent { disk: 0, at, limit }).unwrap();
+    }
+    send(&mut said, &Said::Looked(Box::new(look(&disks, &question).unwrap()))).unwrap();
+    let task = Task::Look { disks: vec![4 << 20], question };
+    let heard = |mut said: &[u8]| {
+        let mut sent = Vec::new();
+        let spoken = answer(&mut said, &mut sent, &disks, &task);
+        (matches!(spoken, Ok(Said::Looked(_))), sent.len())
+    };
+    let (whole, sent) = heard(&said);
+    assert!(whole);
+    let (mut state, mut survived) = (7_u64, 0);
+    for round in 0..1_500 {
+        let mut other = said.clone();
+        for _ in 0..=round % 3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = usize::try_from(state >> 33).unwrap() % other.len();
+            other[at] = state.to_le_bytes()[2];
+        }
+        let (answered, bytes) = heard(&other);
+        survived += u32::from(answered);
+        // No more is read for it than it may ask for at once, for each of its words.
+        assert!(bytes <= sent + 7 * usize::try_from(MAX_READ).unwrap());
+    }
+    assert!((1..1_500).contains(&survived), "{survived}");
+    for len in (0..said.len()).step_by(5) {
+        assert!(!heard(&said[..len]).0);
+    }
+    let mut beyond = Vec::new();
+    send(&mut beyond, &Said::Read { disk: 1, at: 0, len: 1 }).unwrap();
+    assert_eq!(
+        answer(&mut beyond.as_slice(), &mut Vec::new(), &disks, &task).err().unwrap().kind(),
+        io::ErrorKind::InvalidData
+    );
 }
