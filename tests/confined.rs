@@ -85,7 +85,10 @@ fn worker_can_open_nothing_and_start_nothing() {
     let sandbox = Sandbox::new();
     let text = String::from_utf8(sandbox.kiln(["doctor"]).stdout).unwrap();
     let row = text.lines().find(|line| line.contains("guest-reader")).unwrap();
-    assert!(row.starts_with("good") && row.contains("seccomp, resource limits; it could open and start nothing"), "{row}");
+    assert!(
+        row.starts_with("good") && row.contains("seccomp, resource limits; it could open and start nothing"),
+        "{row}"
+    );
 }
 
 /// A disk that the device under it does not give up.

@@ -120,18 +120,17 @@ fn without_driver(case: &Case<'_>, kind: &str) -> Option<String> {
         for name in tree.names(dir).iter().filter(|name| name.ends_with(".conf")) {
             let path = format!("{dir}/{name}");
             let text = tree.text(&path).unwrap_or_default();
-            // A file system is loaded by its name: `blacklist` does not forbid that, `install` does.
-            let installs: String = text
-                .lines()
-                .filter(|line| line.trim_start().starts_with("install"))
-                .map(|line| format!("{line}\n"))
-                .collect();
-            if forbidden(&installs).iter().any(|known| known == module) {
+            // The kernel asks for "fs-vfat", an alias of the module: `blacklist` forbids that as `install` does.
+            if forbidden(&text).iter().any(|known| known == module) {
                 return Some(format!("{path} forbids its driver"));
             }
         }
     }
-    None
+    let entry = case.report.boot.entries.iter().find(|entry| entry.default)?;
+    ["module_blacklist", "modprobe.blacklist"].into_iter().find_map(|key| {
+        let forbids = entry.arguments(key).iter().any(|value| value.split(',').any(|known| known == module));
+        forbids.then(|| format!("{key}={module} on the command line forbids its driver"))
+    })
 }
 
 /// The root, and what fstab mounts.

@@ -21,17 +21,21 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use kiln_disk::{Budget, Disk, Error, GuestOffset, Limits, Result};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use cage::{Cage, Confinement, Landlock};
 
-use self::wire::{Heard, MAX_READ, Said, Task, receive, send};
+use self::wire::{Heard, MAX_READ, Said, Task, receive, send, send_before};
 use crate::facts::{Depth, examine};
 use crate::look::{Look, Question};
 use crate::rules::Judgement;
 
 /// The argument with which the program is started as a worker.
 pub const ARGUMENT: &str = "guest-worker";
+
+/// Bytes in the pipe to the worker; what an ordinary user may have.
+const PIPE: usize = 1 << 20;
 
 /// How much longer than its budget a look may take before its worker is ended.
 const GRACE: Duration = Duration::from_secs(10);
@@ -151,6 +155,8 @@ fn ended(status: ExitStatus) -> String {
 fn converse(child: &mut Child, disks: &[Arc<dyn Disk>], task: &Task) -> io::Result<Said> {
     let (to, from) = (child.stdin.take(), child.stdout.take());
     let (Some(mut to), Some(from)) = (to, from) else { return Err(io::ErrorKind::BrokenPipe.into()) };
+    // A whole piece of the disk fits, so that neither side waits for the other within one; as wide as the kernel lets.
+    let _ = fcntl_setpipe_size(&to, PIPE);
     answer(&mut BufReader::new(from), &mut to, disks, task)
 }
 
@@ -173,10 +179,7 @@ fn answer(
                 }
                 bytes.resize(usize::try_from(len).unwrap_or(0), 0);
                 match of(disk)?.read_guest(GuestOffset::new(at), &mut bytes) {
-                    Ok(()) => {
-                        send(to, &Heard::Bytes)?;
-                        to.write_all(&bytes)?;
-                    }
+                    Ok(()) => send_before(to, &Heard::Bytes, &bytes)?,
                     Err(error) => send(to, &Heard::Failed(error.into()))?,
                 }
             }

@@ -221,6 +221,11 @@ impl From<Relayed> for Error {
 
 /// Writes a message.
 pub(super) fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    send_before(to, message, &[])
+}
+
+/// Writes a message and the bytes that it announces, at once: each write to a pipe wakes the other side.
+pub(super) fn send_before(to: &mut impl Write, message: &impl Serialize, behind: &[u8]) -> io::Result<()> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
     let len = u32::try_from(bytes.len().saturating_sub(4)).ok().filter(|len| *len <= MAX_MESSAGE);
@@ -228,6 +233,7 @@ pub(super) fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<
     if let Some(head) = bytes.first_chunk_mut() {
         *head = len.to_le_bytes();
     }
+    bytes.extend_from_slice(behind);
     to.write_all(&bytes)?;
     to.flush()
 }
