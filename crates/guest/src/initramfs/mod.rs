@@ -160,10 +160,12 @@ fn segment(
     let told = |error: std::io::Error| Stop::Fault(error.to_string());
     input.skip_zeros().map_err(told)?;
     let at = input.position();
-    let head = input.peek(6).map_err(told)?;
+    let head = input.peek(8).map_err(told)?;
     if head.is_empty() {
         return Ok(false);
     }
+    let foreign = decode::unknown_check(head);
+    let head = head.get(..6).unwrap_or(head);
     let before = (limits.bytes, limits.members);
     let Some(compression) = decode::name(head) else {
         let why = format!("byte {at} begins neither an archive nor compressed data (it is {head:02x?})");
@@ -173,6 +175,12 @@ fn segment(
         found.segments.push(Segment { at, compression, members: 0, unpacked: 0 });
         return Err(Stop::Unread(format!(
             "the archive at byte {at} is packed with lzo, which is not read here"
+        )));
+    }
+    if let Some(check) = foreign {
+        found.segments.push(Segment { at, compression, members: 0, unpacked: 0 });
+        return Err(Stop::Fault(format!(
+            "the archive at byte {at} (xz) is checked with {check}, and the kernel knows CRC32 only (xz --check=crc32)"
         )));
     }
     let mut whole = false;

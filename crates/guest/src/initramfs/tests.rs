@@ -93,6 +93,19 @@ fn every_compression_shows_the_same_content() {
 }
 
 #[test]
+fn xz_with_a_check_that_the_kernel_does_not_know_is_a_fault() {
+    for (check, words) in [("crc64", Some("CRC64")), ("sha256", Some("SHA-256")), ("none", None)] {
+        let found = read(packed(&["xz", "-c", &format!("--check={check}")], &system()).as_slice());
+        let fault = words.map(|words| {
+            format!(
+                "the archive at byte 0 (xz) is checked with {words}, and the kernel knows CRC32 only (xz --check=crc32)"
+            )
+        });
+        assert_eq!((found.fault, found.init), (fault, words.is_none()), "{check}");
+    }
+}
+
+#[test]
 fn cut_anywhere_is_a_fault_and_never_a_panic() {
     let whole = packed(&["gzip", "-c"], &system());
     for len in (0..whole.len()).step_by(7) {

@@ -5,6 +5,7 @@ use super::{Case, Hits, Impact};
 use crate::facts::loader::Entry;
 use crate::facts::{Seen, program};
 use crate::initramfs::Maker;
+use crate::tree::Tree;
 
 /// Programs that are no system.
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "busybox", "zsh"];
@@ -148,6 +149,18 @@ pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// The target of a link that lies in `dir`.
+fn absolute(dir: &str, target: &str) -> String {
+    if target.starts_with('/') { target.to_owned() } else { format!("{dir}/{target}") }
+}
+
+/// Whether a path lies in a directory of units, by whatever way it goes there.
+fn among_units(tree: &Tree, path: &str) -> bool {
+    let Some((dir, _)) = path.rsplit_once('/') else { return false };
+    let real = |dir: &str| tree.resolve(dir.as_bytes(), true).ok();
+    real(dir).is_some_and(|found| UNITS.iter().any(|units| real(units).as_ref() == Some(&found)))
+}
+
 /// What systemd is told to start.
 fn targets(case: &Case<'_>, hits: &mut Hits) {
     let tree = &case.examination.tree;
@@ -160,14 +173,24 @@ fn targets(case: &Case<'_>, hits: &mut Hits) {
     };
     let there = |unit: &str| UNITS.iter().any(|dir| tree.exists(&format!("{dir}/{unit}")));
     let own = "/etc/systemd/system/default.target";
-    // A link is another name of the unit that its target is called like, wherever that lies.
+    // A link into a directory of units is another name of the unit that its target is called like, even of one that
+    // lies in another of them; a link to elsewhere is the file there (systemd, `unit_file_resolve_symlink`).
     let mut unit = "default.target".to_owned();
     for _ in 0..8 {
         let link = UNITS.iter().find_map(|dir| {
             let path = format!("{dir}/{unit}");
-            tree.exists_link(&path).then(|| tree.read_link(&path).ok())
+            tree.exists_link(&path).then(|| tree.read_link(&path).ok().map(|target| absolute(dir, &target)))
         });
         match link {
+            Some(Some(target)) if target != "/dev/null" && !among_units(tree, &target) => {
+                if tree.exists(&target) {
+                    break;
+                }
+                let what = format!(
+                    "default.target is {target}, which is not there: systemd goes to its rescue shell"
+                );
+                return hits.add(what, Seen::file(own));
+            }
             Some(Some(target)) => {
                 if target == "/dev/null" {
                     return hits.add(
