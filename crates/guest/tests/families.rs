@@ -165,6 +165,31 @@ fn mount_that_is_missing_stops_no_openrc() {
     assert_eq!((found.severity, &found.at), (Impact::Advice, &Seen::line("/etc/fstab", 2)));
 }
 
+/// Debian's OpenRC runs Debian's scripts, and of those checkfs.sh asks for the password of root; and System V's init
+/// without its table asks for a runlevel. Disks of Debian with these were started, and stopped there.
+#[test]
+fn scripts_of_debian_and_init_without_a_table_stop() {
+    let alpine = Alpine::new();
+    let dead = "UUID=0badc0de-0000-4000-8000-000000000009 /data ext4 rw 0";
+    alpine.write("sbin/openrc", "");
+    alpine.write("etc/init.d/checkfs.sh", "#!/bin/sh\n");
+    for (pass, severity) in [(2, Impact::WillNotBoot), (0, Impact::Advice)] {
+        alpine.write("etc/fstab", &format!("LABEL=/ / ext4 rw 0 1\n{dead} {pass}\n"));
+        let judgement = on_kvm(&alpine.whole_disk());
+        let found = judgement.findings.iter().find(|finding| finding.id == "fstab.exist").unwrap();
+        assert_eq!((found.severity, &found.at), (severity, &Seen::line("/etc/fstab", 2)));
+    }
+
+    let alpine = Alpine::new();
+    std::fs::remove_file(alpine.path("sbin/init")).unwrap();
+    let program = [&std::fs::read("/bin/busybox").unwrap()[..], b"Enter runlevel: "].concat();
+    std::fs::write(alpine.path("sbin/init"), program).unwrap();
+    std::fs::set_permissions(alpine.path("sbin/init"), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(serious(&on_kvm(&alpine.whole_disk())), Vec::new());
+    std::fs::remove_file(alpine.path("etc/inittab")).unwrap();
+    assert_eq!(serious(&on_kvm(&alpine.whole_disk())), [("init.systemd", Seen::file("/etc/inittab"))]);
+}
+
 /// CirrOS, ostree, a /usr of its own: the initramfs makes the root or finds it.
 #[test]
 fn disk_whose_initramfs_may_make_the_root_is_not_judged() {

@@ -142,11 +142,21 @@ pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
             );
         }
     }
+    if !tree.exists("/etc/inittab") && is_sysvinit(tree, &path) {
+        let what = "/etc/inittab is missing: init asks the console for a runlevel, and waits";
+        return hits.add(what, Seen::file("/etc/inittab"));
+    }
     if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd"))
         && !entries.iter().any(|entry| entry.argument("systemd.unit").is_some())
     {
         targets(case, hits);
     }
+}
+
+/// Whether a program is System V's init: no other has its question.
+fn is_sysvinit(tree: &Tree, path: &str) -> bool {
+    let question = b"Enter runlevel";
+    tree.read(path, 4 << 20).is_ok_and(|bytes| bytes.windows(question.len()).any(|words| words == question))
 }
 
 /// The target of a link that lies in `dir`.

@@ -71,11 +71,12 @@ impl Case<'_> {
     }
 
     /// Whether the start ends where a line of fstab cannot be carried out. systemd falls into emergency mode; of others a
-    /// failed check asks for the password of root (Debian's checkfs.sh), a failed mount does not; OpenRC (init.d/fsck,
-    /// init.d/localmount) and busybox go on without.
+    /// failed check asks for the password of root (Debian's checkfs.sh, which its OpenRC runs as well), a failed mount
+    /// does not; OpenRC's own scripts (init.d/fsck, init.d/localmount) and busybox go on without.
     pub(crate) fn stops_without(&self, line: &fstab::Line) -> bool {
         match self.report.os.as_ref().and_then(|os| os.init) {
-            Some("openrc" | "busybox") => false,
+            Some("busybox") => false,
+            Some("openrc") => line.pass != 0 && self.examination.tree.exists("/etc/init.d/checkfs.sh"),
             Some("other") => line.pass != 0,
             _ => true,
         }
