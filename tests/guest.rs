@@ -8,20 +8,13 @@ use kiln_testkit::boot::{DiskBus, Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
 use kiln_testkit::guest_matrix::{Case, Copied, cases, run};
 
-use crate::support::{Sandbox, run as run_command};
-
-/// The disk; absent is a failure, never a pass.
-fn debian() -> PathBuf {
-    let path = Fixture::Debian12.path().unwrap();
-    assert!(path.exists(), "{} is absent: `cargo xtask fixtures` builds it", path.display());
-    path
-}
+use crate::support::{Sandbox, built, run as run_command};
 
 /// The disk that a case is made of.
 fn base(case: &Case) -> PathBuf {
     match case.layout {
         Some((name, _)) => Fixture::Layouts.path().unwrap().join(format!("{name}.raw")),
-        None => debian(),
+        None => built(Fixture::Debian12),
     }
 }
 
@@ -195,7 +188,7 @@ fn system_that_cannot_be_looked_at_is_no_verdict() {
 fn import_for_a_place_refuses_what_will_not_start_there() {
     let sandbox = Sandbox::new();
     let broken = cases().find(|case| case.name == "wrong-root-uuid").unwrap();
-    let copied = Copied::of(&debian(), &sandbox.work(), "broken");
+    let copied = Copied::of(&built(Fixture::Debian12), &sandbox.work(), "broken");
     (broken.edit)(&copied);
     let ran =
         sandbox.kiln(["import", "--json", "--name", "d", "--for", "kvm", copied.disk.to_str().unwrap()]);
@@ -208,7 +201,7 @@ fn import_for_a_place_refuses_what_will_not_start_there() {
     let findings = json["guest"]["judgements"][0]["findings"].as_array().unwrap();
     let roots = findings.iter().filter(|finding| finding["id"] == "boot.root-arg").count();
     assert_eq!(roots, 1, "{findings:#?}");
-    let disk = debian();
+    let disk = built(Fixture::Debian12);
     let disk = disk.to_str().unwrap();
     let json = sandbox
         .kiln(["import", "--json", "--name", "d", "--for", "kvm", disk])
@@ -296,8 +289,7 @@ const LAYOUTS: [(&str, &str, Option<&str>, bool); 10] = [
 #[ignore = "e2e: needs the layouts and some minutes"]
 fn every_layout_is_judged_as_it_starts() {
     let sandbox = Sandbox::new();
-    let dir = Fixture::Layouts.path().unwrap();
-    assert!(dir.exists(), "{} is absent: `cargo xtask fixtures` builds it", dir.display());
+    let dir = built(Fixture::Layouts);
     let all = std::env::var("KILN_LAYOUTS").is_ok_and(|value| value == "all");
     for (name, firmware, broken, sample) in LAYOUTS {
         let disk = dir.join(format!("{name}.raw"));

@@ -7,7 +7,7 @@ use std::process::Command;
 use kiln_testkit::fixtures::Fixture;
 use serde_json::Value;
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, built};
 
 /// What an XPath expression finds in a file of XML.
 fn xpath(xml: &Path, expression: &str) -> String {
@@ -38,8 +38,7 @@ fn device(volume: &Value) -> String {
 #[ignore = "e2e: needs the Debian fixture; libguestfs starts a machine"]
 fn oracle_virt_inspector_finds_the_same_system() {
     let sandbox = Sandbox::new();
-    let disk = Fixture::Debian12.path().unwrap();
-    assert!(disk.exists(), "{} is absent: `cargo xtask fixtures` builds it", disk.display());
+    let disk = built(Fixture::Debian12);
     let xml = sandbox.path("inspected.xml");
     inspected(&disk, &xml);
     let theirs =

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_testkit::fixtures::Fixture;
 use serde_json::Value;
 
-use crate::support::{Ran, Sandbox, names_in, run};
+use crate::support::{Ran, Sandbox, built, names_in, run};
 
 /// mov dx, 0x3f8; mov al, 'H'; out dx, al; hlt; jmp to the hlt.
 const SPEAKS: [u8; 9] = [0xba, 0xf8, 0x03, 0xb0, b'H', 0xee, 0xf4, 0xeb, 0xfd];
@@ -495,8 +495,7 @@ fn restore_asks_proves_and_leaves_a_disk_in_use_alone() {
 #[ignore = "e2e: needs the Debian fixture and many minutes"]
 fn debian_goes_from_image_to_machine_to_image_to_machines() {
     let host = Host::new();
-    let disk = Fixture::Debian12.path().unwrap();
-    assert!(disk.exists(), "{} is absent: `cargo xtask fixtures` builds it", disk.display());
+    let disk = built(Fixture::Debian12);
     host.kiln(&["import", disk.to_str().unwrap(), "--name", "debian:12"]).exits(0);
     host.0.tool("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", "key"]);
     let key = std::fs::read_to_string(host.0.path("key.pub")).unwrap();

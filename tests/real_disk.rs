@@ -1,19 +1,10 @@
 //! A real Debian disk, all the way: imported from four files in three formats as one image, verified, exported,
 //! booted to its login prompt. Minutes of work: run by `make e2e`, which builds the disk first.
 
-use std::path::PathBuf;
-
 use kiln_testkit::boot::{Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
 
-use crate::support::Sandbox;
-
-/// The disk; absent is a failure, never a pass.
-fn debian() -> PathBuf {
-    let path = Fixture::Debian12.path().unwrap();
-    assert!(path.exists(), "{} is absent: `cargo xtask fixtures` builds it", path.display());
-    path
-}
+use crate::support::{Sandbox, built};
 
 fn import(sandbox: &Sandbox, file: &str, tag: &str) -> serde_json::Value {
     let name = format!("debian:{tag}");
@@ -24,7 +15,7 @@ fn import(sandbox: &Sandbox, file: &str, tag: &str) -> serde_json::Value {
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn debian_disk_is_one_image_whatever_file_holds_it_and_its_exports_boot() {
     let sandbox = Sandbox::new();
-    let disk = debian();
+    let disk = built(Fixture::Debian12);
     let disk = disk.to_str().unwrap();
 
     let qcow2 = ["convert", "-c", "-m", "2", "-W", "-O", "qcow2", "-o"];
@@ -65,7 +56,7 @@ fn debian_disk_is_one_image_whatever_file_holds_it_and_its_exports_boot() {
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn debian_disk_survives_a_walk_through_every_format() {
     let sandbox = Sandbox::new();
-    let disk = debian();
+    let disk = built(Fixture::Debian12);
     let disk = disk.to_str().unwrap();
     let steps = [
         ("a.vhd", &[][..]),

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use kiln_testkit::fixtures::Fixture;
 use serde_json::Value;
 
 /// A directory with a home, a temporary directory and a working directory of its own; gone at the end.
@@ -248,4 +249,11 @@ pub(crate) fn cut(path: &Path, percent: u64) -> u64 {
     let len = file.metadata().unwrap().len() * percent / 100;
     file.set_len(len).unwrap();
     len
+}
+
+/// A large fixture; absent is a failure, never a pass.
+pub(crate) fn built(fixture: Fixture) -> PathBuf {
+    let path = fixture.path().unwrap();
+    assert!(path.exists(), "{} is absent: `cargo xtask fixtures` builds it", path.display());
+    path
 }

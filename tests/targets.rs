@@ -9,7 +9,7 @@ use kiln_testkit::boot::{Firmware, Guest};
 use kiln_testkit::fixtures::Fixture;
 use serde_json::Value;
 
-use crate::support::{Sandbox, names_in, noise, overwrite};
+use crate::support::{Sandbox, built, names_in, noise, overwrite};
 
 /// What is made for each target: the file's name, QEMU's name of the format, and the name of the disk inside.
 const FILES: [(&str, &str, &str, &str); 15] = [
@@ -469,8 +469,7 @@ fn boot(sandbox: &Sandbox, machines: [(&str, &str, Firmware); 2]) {
 #[ignore = "e2e: needs the Debian fixture and some minutes"]
 fn debian_disk_boots_from_its_exports_as_vmdk_vhdx_vdi_and_ova() {
     let sandbox = Sandbox::new();
-    let disk = Fixture::Debian12.path().unwrap();
-    assert!(disk.exists(), "{} is absent: `cargo xtask fixtures` builds it", disk.display());
+    let disk = built(Fixture::Debian12);
     let disk = disk.to_str().unwrap();
     sandbox.kiln(["import", disk, "--name", "debian:12"]).exits(0);
     // A place that takes whole multiples of 3 GiB: the disk of 8 GiB grows, and its GPT moves.

@@ -73,8 +73,7 @@ impl Metered {
         let len = BLOCK.min(self.disk_len().saturating_sub(at));
         self.budget.charge(Cost::MetadataBytes, len)?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let unread = !self.is_hole(at, len);
-        if unread {
+        if !is_hole(self.disk.as_ref(), at, len) {
             self.disk.read_guest(GuestOffset::new(at), &mut bytes)?;
         }
         let block = Arc::new(bytes);
@@ -88,14 +87,13 @@ impl Metered {
         blocks.order.push_back(index);
         Ok(block)
     }
+}
 
-    /// Whether nothing is stored there.
-    fn is_hole(&self, at: u64, len: u64) -> bool {
-        let Some(limit) = NonZeroU64::new(len) else { return true };
-        self.disk.extent_at(GuestOffset::new(at), limit).is_ok_and(|extent| {
-            matches!(extent.kind, ExtentKind::Hole | ExtentKind::Zero) && extent.len == limit
-        })
-    }
+/// Whether nothing but zeros is stored there.
+pub(crate) fn is_hole(disk: &dyn Disk, at: u64, len: u64) -> bool {
+    let Some(limit) = NonZeroU64::new(len) else { return true };
+    disk.extent_at(GuestOffset::new(at), limit)
+        .is_ok_and(|extent| matches!(extent.kind, ExtentKind::Hole | ExtentKind::Zero) && extent.len == limit)
 }
 
 impl Disk for Metered {

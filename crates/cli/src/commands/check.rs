@@ -153,7 +153,7 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     };
     let readable = judgement.format.is_some();
     let guest = match readable && !args.guest.asked.is_empty() {
-        true => Some(args.guest.judge(&input, &source, session)?),
+        true => Some(args.guest.judge(&input, &source, matches!(subject, Subject::Image(_)), session)?),
         false => None,
     };
     let stored = match &subject {

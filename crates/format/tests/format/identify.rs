@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{FileOffset, Findings, MemorySource, Silent};
+use kiln_disk::{Findings, MemorySource, Silent};
 use kiln_format::{
     CheckScope, Choice, Identity, OpenContext, ProbeInput, by_name, check, completeness, identify, judge,
     open, raw, select,
 };
 use kiln_testkit::ModelDisk;
+
+use crate::finding::{Seen, seen};
 
 const SECTOR: usize = 512;
 
@@ -46,18 +48,10 @@ fn mbr_disk(len: usize, start: u32, sectors: u32) -> Vec<u8> {
     disk
 }
 
-/// Id, byte in the file, guest range.
-type Found = (&'static str, Option<u64>, Option<(u64, u64)>);
-
-fn findings_of(disk: Vec<u8>) -> Vec<Found> {
+fn findings_of(disk: Vec<u8>) -> Vec<Seen> {
     let mut findings = Findings::default();
     completeness::check(&ModelDisk::new(disk, 4096), &mut findings).unwrap();
-    let list = findings.list().iter();
-    list.map(|finding| {
-        let guest = finding.guest.map(|range| (range.start.get(), range.len));
-        (finding.check.id, finding.file_at.map(FileOffset::get), guest)
-    })
-    .collect()
+    seen(&findings)
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::UdpSocket;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
@@ -55,11 +55,14 @@ pub struct Confinement {
 impl Confinement {
     /// Tries it, in a process that is in its cage.
     pub(super) fn probe(cage: Cage) -> Self {
+        // Where the cage does not hold, all of it happens, and must leave nothing behind and say nothing on our pipe.
+        let mut version = Command::new("/proc/self/exe");
+        version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let tried = [
             ("open a file", File::open("/proc/self/status").is_ok()),
-            ("write a file", File::create("/tmp/kiln-guest-worker").is_ok()),
+            ("write a file", File::options().write(true).open("/dev/null").is_ok()),
             ("open a socket", UdpSocket::bind("127.0.0.1:0").is_ok()),
-            ("start a program", Command::new("/proc/self/exe").spawn().is_ok()),
+            ("start a program", version.status().is_ok()),
         ];
         let could = tried.iter().filter(|(_, done)| *done).map(|(what, _)| (*what).to_owned()).collect();
         Self { cage, could }

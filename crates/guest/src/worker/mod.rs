@@ -27,8 +27,9 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use cage::{Cage, Confinement, Landlock};
 
 use self::wire::{Heard, MAX_READ, Said, Task, receive, send, send_before};
+use crate::cache::is_hole;
 use crate::facts::{Depth, examine};
-use crate::look::{Look, Question};
+use crate::look::{Asked, Look, Question};
 use crate::rules::Judgement;
 
 /// The argument with which the program is started as a worker.
@@ -87,7 +88,7 @@ fn nothing(question: &Question, why: &str) -> Result<Look> {
     let why = format!("the reader of this disk was stopped by what is on it: {why}");
     let mut report = examine(&[], &Arc::new(Budget::new(Limits::INSPECT)), Depth::Quick)?.report;
     report.problems.push(why.clone());
-    let unknown = |asked: &crate::look::Asked| {
+    let unknown = |asked: &Asked| {
         asked.places.iter().map(|place| Judgement::unanswered(place, "os.root", why.clone())).collect()
     };
     Ok(Look { report, judgements: question.asked.iter().map(unknown).collect() })
@@ -177,18 +178,16 @@ fn answer(
                 if len > MAX_READ {
                     return Err(wrong());
                 }
+                let disk = of(disk)?;
+                if is_hole(disk.as_ref(), at, len.into()) {
+                    send(to, &Heard::Zeros)?;
+                    continue;
+                }
                 bytes.resize(usize::try_from(len).unwrap_or(0), 0);
-                match of(disk)?.read_guest(GuestOffset::new(at), &mut bytes) {
+                match disk.read_guest(GuestOffset::new(at), &mut bytes) {
                     Ok(()) => send_before(to, &Heard::Bytes, &bytes)?,
                     Err(error) => send(to, &Heard::Failed(error.into()))?,
                 }
-            }
-            Said::Extent { disk, at, limit } => {
-                let heard = match of(disk)?.extent_at(GuestOffset::new(at), limit) {
-                    Ok(extent) => Heard::Extent(extent.len, extent.kind.into()),
-                    Err(error) => Heard::Failed(error.into()),
-                };
-                send(to, &heard)?;
             }
             said => return Ok(said),
         }

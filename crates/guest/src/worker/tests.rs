@@ -1,8 +1,8 @@
 use std::io;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use kiln_disk::{Disk, Error, Extent, ExtentKind, FileOffset, GuestOffset, Limits, check_range};
+use kiln_disk::{Disk, Error, FileOffset, FileSource, Limits};
+use kiln_testkit::flat::Flat;
 
 use super::answer;
 use super::wire::{Heard, MAX_READ, Relayed, Said, Task, receive, send};
@@ -71,37 +71,16 @@ fn message_that_is_too_long_cut_or_no_message_is_an_error_and_costs_nothing() {
     assert_eq!(receive::<Said>(&mut other).err().unwrap().kind(), io::ErrorKind::InvalidData);
 }
 
-/// A disk of zeros.
-struct Zeros;
-
-impl Disk for Zeros {
-    fn disk_len(&self) -> u64 {
-        4 << 20
-    }
-
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        buf.fill(0);
-        Ok(())
-    }
-
-    fn extent_at(&self, at: GuestOffset, len: NonZeroU64) -> kiln_disk::Result<Extent> {
-        check_range(at, 1, self.disk_len())?;
-        Ok(Extent { start: at, len, kind: ExtentKind::Hole })
-    }
-}
-
 /// The worker may be under the command of the disk that it reads: whatever it says, this process answers or stops.
 #[test]
 fn no_word_of_a_worker_is_more_than_an_error() {
-    let disks: [Arc<dyn Disk>; 1] = [Arc::new(Zeros)];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4 << 20).unwrap();
+    let disks: [Arc<dyn Disk>; 1] = [Arc::new(Flat(FileSource::open(file.path()).unwrap()))];
     let question = Question { depth: Depth::Full, limits: Limits::INSPECT, asked: Vec::new() };
     let mut said = Vec::new();
     for (disk, at, len) in [(0, 0, 512), (0, 4 << 20, 1), (0, u64::MAX, MAX_READ), (0, 1 << 20, 0)] {
         send(&mut said, &Said::Read { disk, at, len }).unwrap();
-    }
-    for (at, limit) in [(0, NonZeroU64::MIN), (u64::MAX, NonZeroU64::MAX)] {
-        send(&mut said, &Said::Extent { disk: 0, at, limit }).unwrap();
     }
     send(&mut said, &Said::Looked(Box::new(look(&disks, &question).unwrap()))).unwrap();
     let task = Task::Look { disks: vec![4 << 20], question };

@@ -3,10 +3,9 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::num::NonZeroU64;
 
 use kiln_disk::interned::Word;
-use kiln_disk::{Error, ExtentKind, FileOffset, Problem};
+use kiln_disk::{Error, FileOffset, Problem};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,15 +44,6 @@ pub(super) enum Said {
         /// 1 to [`MAX_READ`].
         len: u32,
     },
-    /// It wants to know how bytes are stored.
-    Extent {
-        /// On which disk.
-        disk: u16,
-        /// From where.
-        at: u64,
-        /// How many at most.
-        limit: NonZeroU64,
-    },
     /// It has looked.
     Looked(Box<Look>),
     /// It could not look.
@@ -67,41 +57,10 @@ pub(super) enum Said {
 pub(super) enum Heard {
     /// The bytes follow.
     Bytes,
-    /// So many are stored like that.
-    Extent(NonZeroU64, Kept),
+    /// They are all zeros, and do not follow.
+    Zeros,
     /// They could not be read.
     Failed(Relayed),
-}
-
-/// How bytes are stored, as far as a reader cares.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) enum Kept {
-    /// In some form.
-    Stored,
-    /// As "these are zeros".
-    Zero,
-    /// Not at all.
-    Hole,
-}
-
-impl From<ExtentKind> for Kept {
-    fn from(kind: ExtentKind) -> Self {
-        match kind {
-            ExtentKind::Data { .. } | ExtentKind::Encoded => Self::Stored,
-            ExtentKind::Zero => Self::Zero,
-            ExtentKind::Hole => Self::Hole,
-        }
-    }
-}
-
-impl From<Kept> for ExtentKind {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Stored => Self::Encoded,
-            Kept::Zero => Self::Zero,
-            Kept::Hole => Self::Hole,
-        }
-    }
 }
 
 /// An error on its way from one process to the other.

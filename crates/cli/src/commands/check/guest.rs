@@ -57,9 +57,9 @@ pub(super) struct Answers {
     pub(super) judgements: Vec<Judgement>,
     #[serde(skip)]
     report: GuestReport,
-    /// What the record of an image would say.
+    /// What the record of an image says then, where one was asked for.
     #[serde(skip)]
-    record: GuestRecord,
+    record: Option<GuestRecord>,
 }
 
 impl GuestArgs {
@@ -73,8 +73,15 @@ impl GuestArgs {
         Ok(severities(&self.tables.load()?)?)
     }
 
-    /// Looks at the guest and judges it for every place.
-    pub(super) fn judge(&self, input: &Input, source: &SourceArgs, session: &Session) -> Result<Answers> {
+    /// Looks at the guest and judges it for every place; for the record of an image as well, which is about all
+    /// places that there are, and about its own disk alone.
+    pub(super) fn judge(
+        &self,
+        input: &Input,
+        source: &SourceArgs,
+        is_image: bool,
+        session: &Session,
+    ) -> Result<Answers> {
         let places = self.places()?;
         let mut disks = vec![open(input, source)?];
         for path in &self.with_disk {
@@ -91,10 +98,12 @@ impl GuestArgs {
             }),
             today: Some(today()),
         };
-        let question = question(vec![Asked { places, options }, everywhere(&severities)]);
-        let look = crate::guest_reader().look(&disks, &question).about(&input.label)?;
+        let recorded = (is_image && self.with_disk.is_empty()).then(|| everywhere(&severities));
+        let is_recorded = recorded.is_some();
+        let asked = [Asked { places, options }].into_iter().chain(recorded).collect();
+        let look = crate::guest_reader().look(&disks, &question(asked)).about(&input.label)?;
         let [judgements, all] = answers(look.judgements);
-        let record = record(&look.report, &all);
+        let record = is_recorded.then(|| record(&look.report, &all));
         let answers = Answers { rule_set: RULE_SET, judgements, report: look.report, record };
         if let Some(path) = &self.report {
             super::html::write(path, &input.label, &answers)?;
@@ -110,9 +119,9 @@ pub(super) fn of_image(
     args: &GuestArgs,
     answers: Option<&Answers>,
 ) -> Result<GuestRecord> {
-    if let Some(answers) = answers.filter(|_| args.with_disk.is_empty()) {
-        image.store.note_guest(&image.manifest.id, answers.record.clone())?;
-        return Ok(answers.record.clone());
+    if let Some(record) = answers.and_then(|answers| answers.record.as_ref()) {
+        image.store.note_guest(&image.manifest.id, record.clone())?;
+        return Ok(record.clone());
     }
     let known = image.record.guest.as_ref().or(image.manifest.guest.as_ref());
     match known.filter(|known| known.rule_set == RULE_SET) {
