@@ -9,9 +9,9 @@ fuzz_target!(|input: &[u8]| {
     let mut bytes = input.to_vec();
     if bytes.len() >= 512 {
         bytes[..4].copy_from_slice(b"regf");
-        let sum = bytes[..508].chunks_exact(4).fold(0, |sum, word| {
-            sum ^ u32::from_le_bytes(word.try_into().unwrap_or_default())
-        });
+        let sum = bytes[..508]
+            .chunks_exact(4)
+            .fold(0, |sum, word| sum ^ u32::from_le_bytes(word.try_into().unwrap_or_default()));
         bytes[508..512].copy_from_slice(&sum.max(1).to_le_bytes());
     }
     let Ok(hive) = Hive::open(bytes.as_slice()) else { return };

@@ -3,30 +3,9 @@
 
 #![no_main]
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
-
-use kiln_disk::{Disk, Extent, ExtentKind, GuestOffset, Result, check_range};
-use kiln_guest::fs::{Kind, Root, open};
-use kiln_guest::volume::{Content, probe};
+use kiln_guest::volume::Content;
+use kiln_guest_fuzz::{Bytes, walk};
 use libfuzzer_sys::fuzz_target;
-
-struct Bytes(Vec<u8>);
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 /// A boot sector of 512-byte clusters and records of 1024 bytes from byte 1024 on.
 fn boot(len: usize) -> Vec<u8> {
@@ -57,23 +36,5 @@ fuzz_target!(|input: &[u8]| {
         record[510..512].copy_from_slice(&[1, 1]);
         record[1022..].copy_from_slice(&[1, 1]);
     }
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
-    let Ok(fs) = open(&disk, Content::Ntfs, &Root::Default) else { return };
-    let _ = fs.space();
-    if let Ok(mut probed) = probe(&disk) {
-        let _ = fs.describe(&mut probed);
-    }
-    let mut dirs = vec![Vec::new()];
-    let mut seen = 0;
-    while let Some(dir) = dirs.pop() {
-        let at = if dir.is_empty() { b"/".to_vec() } else { dir.clone() };
-        for entry in fs.list(&at).unwrap_or_default() {
-            let path = [dir.as_slice(), b"/", &entry.name].concat();
-            let _ = (fs.stat(&path), fs.read_link(&path), fs.read(&path, 0, &mut [0; 4096]));
-            seen += 1;
-            if entry.kind == Kind::Directory && seen < 100 && path.len() < 200 {
-                dirs.push(path);
-            }
-        }
-    }
+    walk(&Bytes::disk(bytes), Content::Ntfs);
 });

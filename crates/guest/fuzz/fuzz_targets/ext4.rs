@@ -1,0 +1,15 @@
+//! Fuzzes the reader of ext4: the input changes bytes of a small file system.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use kiln_guest::volume::Content;
+use kiln_guest_fuzz::{Bytes, Seed, walk};
+use libfuzzer_sys::fuzz_target;
+
+static SEED: LazyLock<Seed> = LazyLock::new(|| Seed::new(include_bytes!("../seeds/ext4.img.gz")));
+
+fuzz_target!(|input: &[u8]| {
+    walk(&Bytes::disk(SEED.changed(input)), Content::Ext);
+});
