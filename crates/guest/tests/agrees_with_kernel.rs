@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kiln_disk::{Disk, FileSource};
 use kiln_guest::fs::{FileSystem, Kind, Root, open};
-use kiln_guest::volume::{Content, probe};
+use kiln_guest::volume::{Content, FsState, probe};
 use kiln_testkit::flat::Flat;
 use sha2::{Digest, Sha256};
 
@@ -220,6 +220,58 @@ fn xfs_tree_is_the_one_that_the_kernel_shows() {
     compare(&["mkfs.xfs", "-q"], 320, Content::Xfs);
 }
 
+/// How an XFS was left, as xfs_logprint sees it: new, in use, and unmounted, until its log has gone round.
+#[test]
+fn xfs_was_left_as_xfs_logprint_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
+    std::fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    // A log this short is made for tests only.
+    tool("mkfs.xfs", &["--unsupported", "-q", "-l", "size=6m", image.to_str().unwrap()]);
+    let (mut heads, mut seen) = (Vec::new(), BTreeMap::<_, u32>::new());
+    let mut agrees = |path: &Path| {
+        let printed = Command::new("xfs_logprint").arg("-t").arg(path).output().expect("xfs_logprint runs");
+        let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+        let line = printed.lines().find(|line| line.contains("state: ")).expect("a state");
+        let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(path).unwrap()));
+        let expected = if line.contains("<CLEAN>") { FsState::Clean } else { FsState::NeedsRecovery };
+        assert_eq!(probe(&disk).unwrap().state, Some(expected), "{line}");
+        let head = line.split("head: ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        heads.push(head.expect("a head"));
+        *seen.entry(format!("{expected:?}")).or_default() += 1;
+    };
+    agrees(&image);
+    for round in 0..20 {
+        {
+            let mount = Mounted::new(&image, dir.path().join("rw"), "loop");
+            for file in 0..400 {
+                let directory = mount.0.join(format!("{round}-{file}"));
+                std::fs::create_dir(&directory).unwrap();
+                std::fs::write(directory.join("file"), b"text").unwrap();
+            }
+            tool("sync", &["-f", mount.0.to_str().unwrap()]);
+            for file in 0..400 {
+                std::fs::remove_dir_all(mount.0.join(format!("{round}-{file}"))).unwrap();
+            }
+            tool("sync", &["-f", mount.0.to_str().unwrap()]);
+            tool("cp", &["--sparse=always", image.to_str().unwrap(), copy.to_str().unwrap()]);
+        }
+        agrees(&copy);
+        agrees(&image);
+    }
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        [("Clean".to_owned(), 21), ("NeedsRecovery".to_owned(), 20)]
+    );
+    assert!(heads.windows(2).any(|pair| pair[1] < pair[0]), "the log did not go round: {heads:?}");
+    // sb_logstart of a log on another device.
+    let mut bytes = std::fs::read(&image).unwrap();
+    bytes[48..56].fill(0);
+    std::fs::write(&copy, &bytes).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&copy).unwrap()));
+    assert_eq!(probe(&disk).unwrap().state, None);
+}
+
 #[test]
 fn btrfs_tree_is_the_one_that_the_kernel_shows() {
     compare(&["mkfs.btrfs", "-q"], 160, Content::Btrfs);
@@ -289,7 +341,7 @@ fn ntfs_tree_is_the_one_that_ntfs_3g_shows() {
     let mut probed = probe(&disk).unwrap();
     fs.describe(&mut probed).unwrap();
     assert_eq!((probed.label.as_str(), probed.version.as_deref()), ("System", Some("3.1")));
-    assert_eq!(probed.state, Some(kiln_guest::volume::FsState::Clean));
+    assert_eq!(probed.state, Some(FsState::Clean));
     // The volume's own tool counts the free clusters.
     let output = Command::new("ntfsinfo").args(["-m", image.to_str().unwrap()]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -383,7 +435,7 @@ fn dirty_file_system_of_an_older_system_is_read_without_its_journal() {
     tool("debugfs", &["-w", "-R", "feature needs_recovery", image.to_str().unwrap()]);
     let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
     let probed = probe(&disk).unwrap();
-    assert_eq!(probed.state, Some(kiln_guest::volume::FsState::NeedsRecovery));
+    assert_eq!(probed.state, Some(FsState::NeedsRecovery));
     let fs = open(&disk, Content::Ext, &Root::Default).unwrap();
     let mut buf = [0; 4];
     assert_eq!((fs.read(b"/file", 0, &mut buf).unwrap(), &buf), (4, b"here"));

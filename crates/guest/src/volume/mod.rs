@@ -3,6 +3,7 @@
 mod foreign;
 pub mod lvm;
 mod probe;
+mod xfs_log;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use kiln_disk::wire::{be16, be32, be64, bytes, le16, le32, le64};
 use kiln_disk::{Disk, Error, GuestOffset, Result};
 use serde::{Deserialize, Serialize};
 
-use super::foreign;
+use super::{foreign, xfs_log};
 use crate::fs::FsError;
 use crate::text::{label, uuid};
 
@@ -173,6 +173,9 @@ pub fn probe(disk: &Arc<dyn Disk>) -> Result<Probed> {
             match found.content {
                 Content::Fat => found.label = fat_label(disk)?,
                 Content::ExFat => found.label = foreign::exfat_label(disk.as_ref(), &head)?,
+                Content::Xfs if found.state.is_none() => {
+                    found.state = xfs_log::state(disk.as_ref(), &head)?;
+                }
                 _ => {}
             }
             return Ok(found);
