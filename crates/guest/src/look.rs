@@ -39,6 +39,8 @@ pub struct Look {
     pub report: GuestReport,
     /// For each [`Question::asked`], the judgement of each of its places, in their order.
     pub judgements: Vec<Vec<Judgement>>,
+    /// Why nothing is known: the worker ended without an answer. The report is empty then.
+    pub unanswered: Option<String>,
 }
 
 /// Who reads the disks of a stranger.
@@ -77,7 +79,7 @@ pub(crate) fn look(disks: &[Arc<dyn Disk>], question: &Question) -> Result<Look>
     let judged =
         |asked: &Asked| asked.places.iter().map(|place| judge(&examination, place, &asked.options)).collect();
     let judgements = question.asked.iter().map(judged).collect();
-    Ok(Look { report: examination.report, judgements })
+    Ok(Look { report: examination.report, judgements, unanswered: None })
 }
 
 fn ids<S: Serializer>(places: &[&'static Place], serializer: S) -> Result<S::Ok, S::Error> {

@@ -68,7 +68,7 @@ impl GuestPolicy {
         let options =
             Options { severities: self.severities.clone(), today: self.today.clone(), ..Options::default() };
         let asked = Asked { places: self.places.clone(), options };
-        let Look { report, judgements } =
+        let Look { report, judgements, .. } =
             self.reader.look(&[disk], &question(vec![asked, everywhere(&self.severities)]))?;
         let [judgements, all] = answers(judgements);
         match judgements.iter().find_map(|judgement| self.stopping(judgement)) {

@@ -8,6 +8,7 @@ use kiln_catalog::{IfTaken, InstanceRecord, NameTag};
 use kiln_disk::pipeline;
 use kiln_format::layer::LayerStyle;
 use kiln_format::{Choice, DenyAll, Resolver};
+use kiln_guest::Reader;
 use serde::Serialize;
 
 /// Whether the guest's file systems are made to stand still.
@@ -96,6 +97,8 @@ pub struct Request {
     /// Where the guest's old data is kept while the disk is read; where the store is when none. It may need as much room
     /// as the guest overwrites meanwhile.
     pub scratch: Option<PathBuf>,
+    /// Who reads the file systems of the captured disks.
+    pub reader: Reader,
     /// For tests of faults.
     #[doc(hidden)]
     pub sabotage: Sabotage,
@@ -130,6 +133,7 @@ impl Request {
             resolver: Arc::new(DenyAll),
             watchdog: None,
             scratch: None,
+            reader: Reader::default(),
             sabotage: Sabotage::default(),
         }
     }

@@ -16,7 +16,7 @@ use crate::layer::{How, Stored, store_disk};
 use crate::live;
 use crate::plan::{Plan, Prepared, name_of, plan};
 use crate::request::{Request, Subject};
-use crate::state::{Quieted, carried, judge, look};
+use crate::state::{Looked, Quieted, judge, look};
 use crate::stopped::{Taken, machine_of};
 
 /// What a capture did.
@@ -117,8 +117,7 @@ pub(crate) struct Kept {
     job: Job,
     stored: Stored,
     disk_len: u64,
-    file_systems: Vec<kiln_catalog::FileSystemRecord>,
-    identity: Vec<kiln_catalog::IdentityRecord>,
+    looked: Looked,
 }
 
 /// A job for a capture: it holds the images that a layer will stand on.
@@ -142,10 +141,9 @@ pub(crate) fn keep(
         let below = ground.and_then(|ground| ground.layers.last()).map(|layer| layer.style.as_str());
         let how = How { style: request.style_word(below), threads: request.threads };
         let stored = store_disk(&job, taken.disk.as_ref(), ground, taken.places.as_ref(), how, &watched)?;
-        let file_systems = look(std::sync::Arc::clone(&taken.disk))?;
-        let identity = carried(&taken.disk);
+        let looked = look(&taken.disk, &request.reader)?;
         drop(watched);
-        kept.push(Kept { job, stored, disk_len: taken.disk.disk_len(), file_systems, identity });
+        kept.push(Kept { job, stored, disk_len: taken.disk.disk_len(), looked });
     }
     Ok(kept)
 }
@@ -184,8 +182,8 @@ fn publish_one(
     disks: usize,
     observer: &dyn Observer,
 ) -> Result<Captured> {
-    let Kept { job, stored, disk_len, file_systems, identity } = kept;
-    let (consistency, because) = judge(&story.quieted, &file_systems);
+    let Kept { job, stored, disk_len, looked } = kept;
+    let (consistency, because) = judge(&story.quieted, &looked);
     let ground = taken.below.ground.as_ref();
     let parent = ground.and_then(|ground| ground.image.as_ref());
     let record = CaptureRecord {
@@ -195,8 +193,8 @@ fn publish_one(
         consistency,
         because,
         freeze: story.freeze.clone(),
-        file_systems,
-        identity,
+        file_systems: looked.file_systems,
+        identity: looked.identity,
         parent: parent.map(|image| image.manifest.id.clone()),
         found_by: match (ground, taken.by_bitmap) {
             (None, _) => FoundBy::Everything,

@@ -1,16 +1,15 @@
 //! How the file systems on a captured disk were left: what proves, or disproves, how consistent it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_catalog::{Consistency, FileSystemRecord, IdentityRecord};
-use kiln_disk::{Budget, Disk, GuestOffset, Limits};
-use kiln_guest::facts::Seen;
-use kiln_guest::facts::identity::identity;
-use kiln_guest::volume::{Content, FsState, layout};
+use kiln_disk::{Disk, Error, Limits};
+use kiln_guest::facts::{Depth, Seen};
+use kiln_guest::volume::{Content, FsState, Volume};
+use kiln_guest::{Question, Reader};
 
 use crate::error::Result;
-
-mod xfs_log;
 
 /// What happened to the machine around the point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,45 +27,63 @@ pub(crate) enum Quieted {
     Running(String),
 }
 
-/// Looks at the superblocks and logs of a disk.
-pub(crate) fn look(disk: Arc<dyn Disk>) -> Result<Vec<FileSystemRecord>> {
-    let limits = Limits { metadata_bytes: 1 << 30, nodes: 16 << 20, ..Limits::STANDARD };
-    let budget = Arc::new(Budget::new(limits));
-    let mut found = Vec::new();
-    for volume in layout(&[disk], &budget)?.volumes {
-        let state = match (volume.probed.content, volume.probed.state) {
-            (Content::Xfs, None) => xfs_log::state(volume.disk.as_ref())?,
-            (Content::Ext | Content::Btrfs | Content::Fat | Content::Xfs, Some(state)) => word(state),
-            (
-                Content::Ntfs
-                | Content::ExFat
-                | Content::F2fs
-                | Content::Foreign
-                | Content::Luks
-                | Content::BitLocker,
-                _,
-            ) => "unknown",
-            // Nothing in it is ever half-written, or it is no file system.
-            _ => continue,
-        };
-        let place = volume.place.to_string();
-        found.push(FileSystemRecord { place, kind: volume.probed.kind, state: state.to_owned() });
-    }
-    Ok(found)
+/// What was found on a captured disk.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// How its file systems were left.
+    pub(crate) file_systems: Vec<FileSystemRecord>,
+    /// What of the machine's identity it carries: it is told, and nothing depends on it.
+    pub(crate) identity: Vec<IdentityRecord>,
+    /// Why it could not be looked at.
+    pub(crate) unseen: Option<String>,
 }
 
-/// What of the machine's identity a disk carries, as far as it can be read: it is told, and nothing depends on it.
-pub(crate) fn carried(disk: &Arc<dyn Disk>) -> Vec<IdentityRecord> {
-    let budget = Arc::new(Budget::new(Limits { metadata_bytes: 256 << 20, ..Limits::STANDARD }));
-    let Ok(Some(found)) = identity(&[Arc::clone(disk)], &budget) else { return Vec::new() };
+/// Looks at the superblocks and logs of a disk, and for the machine's identity. The guest wrote what is read: whatever
+/// it is, the capture goes on.
+pub(crate) fn look(disk: &Arc<dyn Disk>, reader: &Reader) -> Result<Looked> {
+    let time = Duration::from_secs(120);
+    let limits = Limits { metadata_bytes: 1 << 30, nodes: 16 << 20, time, ..Limits::STANDARD };
+    let question = Question { depth: Depth::Quick, limits, asked: Vec::new() };
+    let found = match reader.look(&[Arc::clone(disk)], &question) {
+        Ok(found) => found,
+        Err(error @ (Error::Io { .. } | Error::Cancelled)) => return Err(error.into()),
+        Err(error) => return Ok(Looked { unseen: Some(error.to_string()), ..Looked::default() }),
+    };
     let record = |kind: &str, renewed: bool, seen: &Seen| IdentityRecord {
         kind: kind.to_owned(),
         path: seen.to_string(),
         renewed_by: renewed.then(|| "cloud-init".to_owned()),
     };
-    let ids = found.machine_ids.iter().map(|seen| record("machine-id", false, seen));
-    let keys = found.host_keys.iter().map(|seen| record("ssh-host-key", found.renews_host_keys, seen));
-    ids.chain(keys).take(64).collect()
+    let report = &found.report;
+    let renews = report.renews_host_keys();
+    let ids = report.machine_ids().map(|seen| record("machine-id", false, seen));
+    let keys = report.ssh.host_keys.iter().map(|seen| record("ssh-host-key", renews, seen));
+    Ok(Looked {
+        file_systems: report.volumes.iter().filter_map(left).collect(),
+        identity: ids.chain(keys).take(64).collect(),
+        unseen: found.unanswered,
+    })
+}
+
+/// How a volume was left, if a file system that may be half-written is on it.
+fn left(volume: &Volume) -> Option<FileSystemRecord> {
+    let state = match (volume.probed.content, volume.probed.state) {
+        (Content::Ext | Content::Btrfs | Content::Fat | Content::Xfs, Some(state)) => word(state),
+        (
+            Content::Xfs
+            | Content::Ntfs
+            | Content::ExFat
+            | Content::F2fs
+            | Content::Foreign
+            | Content::Luks
+            | Content::BitLocker,
+            _,
+        ) => "unknown",
+        // Nothing in it is ever half-written, or it is no file system.
+        _ => return None,
+    };
+    let place = volume.place.to_string();
+    Some(FileSystemRecord { place, kind: volume.probed.kind.clone(), state: state.to_owned() })
 }
 
 fn word(state: FsState) -> &'static str {
@@ -90,7 +107,11 @@ fn phrase(state: &str) -> &'static str {
 }
 
 /// Puts together what was done and what was found.
-pub(crate) fn judge(quieted: &Quieted, found: &[FileSystemRecord]) -> (Consistency, String) {
+pub(crate) fn judge(quieted: &Quieted, looked: &Looked) -> (Consistency, String) {
+    let found = &looked.file_systems;
+    if let (Quieted::Stopped | Quieted::Frozen { .. }, Some(why)) = (quieted, &looked.unseen) {
+        return (Consistency::Crash, format!("its file systems could not be looked at: {why}"));
+    }
     let list = |wanted: &dyn Fn(&FileSystemRecord) -> bool| {
         let words: Vec<String> = found
             .iter()
@@ -144,17 +165,6 @@ pub(crate) fn judge(quieted: &Quieted, found: &[FileSystemRecord]) -> (Consisten
     }
 }
 
-/// Reads a piece of a volume; `None` where it ends before.
-fn piece(disk: &dyn Disk, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
-    let end = u64::try_from(len).ok().and_then(|len| at.checked_add(len));
-    if end.is_none_or(|end| end > disk.disk_len()) {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; len];
-    disk.read_guest(GuestOffset::new(at), &mut bytes)?;
-    Ok(Some(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,9 +196,13 @@ mod tests {
             (frozen(true), vec![found("ntfs", "unknown")], Consistency::Application),
             (running, vec![found("ext4", "clean")], Consistency::Crash),
         ] {
-            assert_eq!(judge(&quieted, &found).0, expected, "{quieted:?} {found:?}");
+            let looked = Looked { file_systems: found, ..Looked::default() };
+            assert_eq!(judge(&quieted, &looked).0, expected, "{quieted:?} {looked:?}");
+            let unseen = Looked { unseen: Some("a reason".to_owned()), ..looked };
+            assert_eq!(judge(&quieted, &unseen).0, Consistency::Crash, "{quieted:?} {unseen:?}");
         }
-        let (_, why) = judge(&Quieted::Stopped, &[found("ext4", "needs_recovery")]);
+        let looked = Looked { file_systems: vec![found("ext4", "needs_recovery")], ..Looked::default() };
+        let (_, why) = judge(&Quieted::Stopped, &looked);
         assert_eq!(why, "the machine was off, but ext4 on partition 1 has a journal to replay");
     }
 }

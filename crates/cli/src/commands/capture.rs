@@ -226,6 +226,7 @@ fn request(args: &Args, name: NameTag, file: Option<&Path>) -> Result<Request> {
     };
     let program =
         std::env::current_exe().map_err(|source| kiln_disk::Error::io("find", "this program", source))?;
+    request.reader = crate::guest_reader();
     request.watchdog = Some(vec![program.display().to_string(), "watch-capture".to_owned()]);
     Ok(request)
 }

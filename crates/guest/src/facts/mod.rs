@@ -4,7 +4,6 @@ pub mod access;
 pub mod boot;
 pub mod cloud;
 pub mod fstab;
-pub mod identity;
 pub mod kernel;
 pub mod loader;
 pub mod network;
@@ -338,6 +337,21 @@ impl GuestReport {
     #[must_use]
     pub fn state_of(&self, volume: usize) -> Option<FsState> {
         self.volumes.get(volume)?.probed.state
+    }
+
+    /// What machines made from this disk would share.
+    pub fn machine_ids(&self) -> impl Iterator<Item = &Seen> {
+        self.secrets
+            .iter()
+            .filter(|secret| secret.kind == secrets::SecretKind::MachineId)
+            .map(|secret| &secret.seen)
+    }
+
+    /// Whether cloud-init is started, which by its defaults makes new host keys on a machine with another instance-id
+    /// (`ssh_deletekeys`; cloud-init documentation, module "SSH"). It leaves the machine's id alone.
+    #[must_use]
+    pub fn renews_host_keys(&self) -> bool {
+        self.cloud_init.as_ref().is_some_and(|cloud| cloud.enabled && cloud.disabled_by.is_none())
     }
 
     /// The volume that a device name of the guest means (`UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=`, `/dev/...`).

@@ -91,7 +91,8 @@ fn nothing(question: &Question, why: &str) -> Result<Look> {
     let unknown = |asked: &Asked| {
         asked.places.iter().map(|place| Judgement::unanswered(place, "os.root", why.clone())).collect()
     };
-    Ok(Look { report, judgements: question.asked.iter().map(unknown).collect() })
+    let judgements = question.asked.iter().map(unknown).collect();
+    Ok(Look { report, judgements, unanswered: Some(why) })
 }
 
 /// How a conversation ended.
