@@ -357,3 +357,22 @@ fn mutants_of_a_windows_are_survived() {
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 }
+
+/// What the reader of ext would hold in memory is bounded before it is asked.
+#[test]
+fn ext_that_asks_for_memory_no_file_system_needs_is_refused() {
+    let good = made("mke2fs -q -F -t ext4 -O ^metadata_csum,64bit -d TREE IMAGE", 8);
+    let cases: [(usize, &[u8], &str); 4] = [
+        (0x18, &20_u32.to_le_bytes(), "the file system is damaged: blocks of 2^20 KiB"),
+        (0xfe, &32_768_u16.to_le_bytes(), "the file system is damaged: group descriptors of 32768 bytes"),
+        (0x150, &4_u32.to_le_bytes(), "the file system cannot be read: 2097153 block groups, more than 1048576"),
+        (0x20, &1_u32.to_le_bytes(), ""),
+    ];
+    for (at, value, expected) in cases {
+        let mut bytes = good.clone();
+        bytes[1024 + at..][..value.len()].copy_from_slice(value);
+        let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+        let answer = open(&disk, Content::Ext, &Root::Default).err().map(|error| error.to_string());
+        assert_eq!(answer.unwrap_or_default(), expected, "{at:#x}");
+    }
+}

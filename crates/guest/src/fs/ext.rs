@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType, PathBuf};
 use kiln_disk::Disk;
+use kiln_disk::wire::{le16, le32};
 
 use super::guard::guarded;
 use super::{Bytes, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error};
@@ -23,8 +24,13 @@ struct Reader {
     without_journal: bool,
 }
 
+const SUPERBLOCK_AT: u64 = 1024;
 /// The byte of s_feature_incompat that holds RECOVER, 0x4.
-const INCOMPAT_AT: u64 = 1024 + 0x60;
+const INCOMPAT_AT: u64 = SUPERBLOCK_AT + 0x60;
+/// Groups that are opened: 128 TiB in blocks of 4 KiB. The reader holds the descriptors of all.
+const MAX_GROUPS: u64 = 1 << 20;
+/// The longest target of a link in bytes (PATH_MAX of Linux). The reader holds it whole.
+const MAX_TARGET: u64 = 4096;
 
 impl Ext4Read for Reader {
     fn read(
@@ -43,6 +49,7 @@ impl Ext4Read for Reader {
 
 impl Ext {
     pub(super) fn open(disk: &Arc<dyn Disk>) -> Result<Self> {
+        bounded(disk.as_ref())?;
         match Self::load(disk, false) {
             // Journals without checksums (ext3, ext4 of older systems) are not replayed by the reader. What is on the
             // disk itself is then read; `Probed::state` says that the journal holds more.
@@ -61,6 +68,29 @@ impl Ext {
     fn run<T>(&self, work: impl FnOnce() -> std::result::Result<T, Ext4Error>) -> Result<T> {
         guarded(|| work().map_err(|error| told(error, &self.failure)))
     }
+}
+
+/// Refuses a superblock by which the reader would need memory that no file system asks for. The kernel refuses what is
+/// called damaged here as well (`fs/ext4/super.c`, `ext4_load_super`, `ext4_check_geometry`).
+fn bounded(disk: &dyn Disk) -> Result<()> {
+    let sb = crate::volume::read(disk, SUPERBLOCK_AT, 1024)?;
+    let word = |at| le32(&sb, at).ok_or_else(|| FsError::Damaged("no superblock".to_owned()));
+    // s_log_block_size: 1 to 64 KiB.
+    if word(0x18)? > 6 {
+        return Err(FsError::Damaged(format!("blocks of 2^{} KiB", word(0x18)?)));
+    }
+    // s_feature_incompat 64BIT, s_desc_size.
+    let wide = word(0x60)? & 0x80 != 0;
+    if let (true, Some(len @ 1025..)) = (wide, le16(&sb, 0xfe)) {
+        return Err(FsError::Damaged(format!("group descriptors of {len} bytes")));
+    }
+    // s_blocks_count_lo, s_blocks_count_hi, s_blocks_per_group.
+    let blocks = u64::from(word(0x150)?) << 32 | u64::from(word(0x4)?);
+    let groups = blocks.div_ceil(u64::from(word(0x20)?.max(1)));
+    if groups > MAX_GROUPS {
+        return Err(FsError::Unsupported(format!("{groups} block groups, more than {MAX_GROUPS}")));
+    }
+    Ok(())
 }
 
 fn told(error: Ext4Error, failure: &Failure) -> FsError {
@@ -124,7 +154,13 @@ impl FileSystem for Ext {
 
     fn read_link(&self, at: &[u8]) -> Result<Vec<u8>> {
         let at = path(at)?;
-        self.run(|| Ok(self.fs.read_link(&at)?.as_ref().to_vec()))
+        self.run(|| {
+            let len = self.fs.symlink_metadata(&at)?.len();
+            if len > MAX_TARGET {
+                return Ok(Err(FsError::Damaged(format!("a link to {len} bytes"))));
+            }
+            Ok(Ok(self.fs.read_link(&at)?.as_ref().to_vec()))
+        })?
     }
 
     fn read(&self, at_path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {

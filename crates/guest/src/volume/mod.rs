@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Metered, Part};
 
+pub(crate) use probe::read;
 pub use probe::{Content, FsState, Probed, Space, probe};
 
 /// Volumes of one disk or set of disks that are looked at.

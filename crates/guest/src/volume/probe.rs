@@ -205,7 +205,7 @@ fn fat_label(disk: &Arc<dyn Disk>) -> Result<String> {
     }
 }
 
-pub(super) fn read(disk: &dyn Disk, at: u64, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(disk: &dyn Disk, at: u64, len: u64) -> Result<Vec<u8>> {
     let len = len.min(disk.disk_len().saturating_sub(at));
     let mut buf = vec![0; usize::try_from(len).unwrap_or(0)];
     match disk.read_guest(GuestOffset::new(at), &mut buf) {
