@@ -3,6 +3,7 @@
 //! The start is followed from the firmware: core, configuration inside the core, the file it leads to, the menu, the
 //! entry that is started when nobody types. What cannot be followed is left open; it is never taken for a failure.
 
+mod memdisk;
 mod run;
 mod stage;
 mod syntax;
@@ -262,6 +263,36 @@ impl World for Devices<'_> {
     }
 }
 
+/// The volumes of a disk, and the disk inside GRUB's core.
+struct WithMemory<'a> {
+    devices: &'a Devices<'a>,
+    memory: Option<Tree>,
+}
+
+impl World for WithMemory<'_> {
+    fn search(&self, by: By, value: &str) -> Option<String> {
+        self.devices.search(by, value)
+    }
+
+    fn exists(&self, device: &str, path: &str) -> Option<bool> {
+        match &self.memory {
+            Some(memory) if device == memdisk::NAME => match memory.stat(path) {
+                Ok(_) => Some(true),
+                Err(FsError::NotFound | FsError::WrongKind) => Some(false),
+                Err(_) => None,
+            },
+            _ => self.devices.exists(device, path),
+        }
+    }
+
+    fn text(&self, device: &str, path: &str) -> Option<String> {
+        match &self.memory {
+            Some(memory) if device == memdisk::NAME => memory.text(path),
+            _ => self.devices.text(device, path),
+        }
+    }
+}
+
 /// Features of a volume that no release of GRUB up to 2.12 reads.
 pub(crate) fn unread_features(volume: &Volume) -> Vec<&'static str> {
     let never = ["inline_data", "ea_inode", "casefold", "dirdata", "compression", "parent", "metadir"];
@@ -279,7 +310,7 @@ pub(crate) fn by_bios(disk: &Arc<dyn Disk>, devices: &Devices<'_>) -> kiln_disk:
         BiosCore::Unknown => return Ok(Followed::end(Chain::Unknown)),
     };
     let device = prefix_device(&found.prefix).unwrap_or_else(|| "hd0".to_owned());
-    Ok(follow(devices, "pc", &device, &found))
+    Ok(follow(devices, ("pc", "(hd0)"), &device, found))
 }
 
 /// Follows UEFI into a GRUB on a volume.
@@ -287,11 +318,12 @@ pub(crate) fn by_uefi(program: &[u8], volume: usize, dir: &str, devices: &Device
     let (Some(mut found), Some(device)) = (stage::efi(program), devices.name(volume)) else {
         return Followed::end(Chain::Unknown);
     };
+    let cmdpath = format!("({device}){dir}");
     let device = prefix_device(&found.prefix).unwrap_or(device);
     if found.prefix.is_empty() {
         found.prefix = dir.to_owned();
     }
-    follow(devices, "efi", &device, &found)
+    follow(devices, ("efi", &cmdpath), &device, found)
 }
 
 /// The device in a prefix.
@@ -303,10 +335,18 @@ fn prefix_device(prefix: &str) -> Option<String> {
     })
 }
 
-fn follow(devices: &Devices<'_>, platform: &str, device: &str, core: &stage::Core) -> Followed {
+/// Follows a core, of a platform and from the place in `cmdpath`.
+fn follow(
+    devices: &Devices<'_>,
+    (platform, cmdpath): (&str, &str),
+    device: &str,
+    mut core: stage::Core,
+) -> Followed {
     let path = core.prefix.rsplit_once(')').map_or(core.prefix.as_str(), |(_, path)| path);
     let prefix = format!("({device}){path}");
-    let mut machine = Machine::new(devices, platform, device, &prefix).with_modules(&core.modules);
+    let world = WithMemory { devices, memory: core.memdisk.take().and_then(memdisk::tree) };
+    let mut machine =
+        Machine::new(&world, platform, device, &prefix).with_modules(&core.modules).with_cmdpath(cmdpath);
     // A configuration inside the core is no script where `normal` is not inside as well, but it is one of plain
     // commands then.
     let menu = machine.start(core.config.as_deref());

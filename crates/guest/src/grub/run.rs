@@ -171,6 +171,12 @@ impl<'a> Machine<'a> {
         self
     }
 
+    /// This GRUB as started from a place: a device, of UEFI with the directory.
+    pub(super) fn with_cmdpath(mut self, cmdpath: &str) -> Self {
+        self.set("cmdpath", cmdpath.to_owned());
+        self
+    }
+
     /// Whether a command is there: its module is in the core, or in the directory of modules.
     fn has_command(&mut self, name: &str) -> bool {
         let module = match name {

@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub(super) config: Option<String>,
     /// Names of its modules.
     pub(super) modules: Vec<String>,
+    /// A disk of files inside it.
+    pub(super) memdisk: Option<Vec<u8>>,
 }
 
 /// What was found where a BIOS starts.
@@ -179,9 +181,10 @@ fn objects(block: &[u8], word: usize) -> Option<Core> {
         match kind {
             0 if !body.starts_with(b"\x7fELF") => return None,
             0 => core.modules.extend(module_name(body)),
+            1 => core.memdisk = Some(body.to_vec()),
             2 => core.config = Some(text(body)),
             3 => core.prefix = text(body),
-            // A memory disk holds files of its own; more kinds than these are not known.
+            // Public keys, a device tree, SBAT; more kinds than these are not known.
             kind if kind > 16 => return None,
             _ => {}
         }

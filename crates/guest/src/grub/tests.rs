@@ -125,8 +125,12 @@ fn core_that_is_cut_anywhere_is_no_core() {
         let len = u32::try_from(body.len() + 8).unwrap();
         [&kind.to_le_bytes()[..], &len.to_le_bytes()[..], body].concat()
     };
-    let objects =
-        [module(3, b"(,gpt1)/boot/grub\0\0\0"), module(2, b"search x\nconfigfile y\n\0\0")].concat();
+    let objects = [
+        module(3, b"(,gpt1)/boot/grub\0\0\0"),
+        module(1, b"files"),
+        module(2, b"search x\nconfigfile y\n\0\0"),
+    ]
+    .concat();
     let size = u32::try_from(objects.len() + 12).unwrap();
     let block = [b"mimg", &12_u32.to_le_bytes()[..], &size.to_le_bytes()[..], &objects].concat();
     let image = [&b"code mimg code "[..], &block].concat();
@@ -134,6 +138,7 @@ fn core_that_is_cut_anywhere_is_no_core() {
         prefix: "(,gpt1)/boot/grub".to_owned(),
         config: Some("search x\nconfigfile y\n".to_owned()),
         modules: Vec::new(),
+        memdisk: Some(b"files".to_vec()),
     };
     assert_eq!(core_of(&image), Some(whole));
     for len in 0..image.len() {
