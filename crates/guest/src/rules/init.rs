@@ -142,9 +142,15 @@ pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
             );
         }
     }
-    if !tree.exists("/etc/inittab") && is_sysvinit(tree, &path) {
-        let what = "/etc/inittab is missing: init asks the console for a runlevel, and waits";
-        return hits.add(what, Seen::file("/etc/inittab"));
+    if says(tree, &path, SYSVINIT) {
+        return runlevel(tree, hits);
+    }
+    if says(tree, &path, RUNIT) {
+        if let Some(fault) = program::fault(tree, STAGE_2) {
+            let what = format!("{} {}: runit goes on to its last stage, and off", fault.path, fault.why);
+            hits.add(what, Seen::file(fault.path));
+        }
+        return;
     }
     if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd"))
         && !entries.iter().any(|entry| entry.argument("systemd.unit").is_some())
@@ -153,10 +159,42 @@ pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
-/// Whether a program is System V's init: no other has its question.
-fn is_sysvinit(tree: &Tree, path: &str) -> bool {
-    let question = b"Enter runlevel";
-    tree.read(path, 4 << 20).is_ok_and(|bytes| bytes.windows(question.len()).any(|words| words == question))
+/// What no other program than System V's init asks.
+const SYSVINIT: &[u8] = b"Enter runlevel";
+/// What runit's first program starts.
+const RUNIT: &[u8] = b"/sbin/runit";
+/// What runs the services of runit.
+const STAGE_2: &str = "/etc/runit/2";
+
+/// Whether a program holds these words.
+fn says(tree: &Tree, path: &str, words: &[u8]) -> bool {
+    tree.read(path, 4 << 20).is_ok_and(|bytes| bytes.windows(words.len()).any(|here| here == words))
+}
+
+/// What the table of System V's init tells it to come to (inittab(5): `id:runlevels:action:process`).
+fn runlevel(tree: &Tree, hits: &mut Hits) {
+    const TABLE: &str = "/etc/inittab";
+    let Some(text) = tree.text(TABLE) else {
+        let what = "/etc/inittab is missing: init asks the console for a runlevel, and waits";
+        return hits.add(what, Seen::file(TABLE));
+    };
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut fields = line.split(':');
+        let (id, levels, action) = (fields.next(), fields.next(), fields.next());
+        if id.is_none_or(|id| id.starts_with('#')) || action != Some("initdefault") {
+            continue;
+        }
+        // Of several levels init takes the highest (sysvinit `init.c`, get_init_default).
+        let what = match levels.unwrap_or_default().chars().max() {
+            None => break,
+            Some('0') => "0, which is off",
+            Some('6') => "6: the machine starts again and again",
+            Some('1' | 's' | 'S') => "for one user, who is asked for the password of root",
+            _ => return,
+        };
+        return hits.add(format!("the default runlevel is {what}"), Seen::line(TABLE, number));
+    }
+    hits.add("no default runlevel is named: init asks the console for one, and waits", Seen::file(TABLE));
 }
 
 /// The target of a link that lies in `dir`.
