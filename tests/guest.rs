@@ -272,7 +272,7 @@ fn knows_where_its_image_starts(sandbox: &Sandbox) {
 
 /// Disks of the fixture `layouts`, the firmware to ask for and to start with, and the finding that must keep the disk from
 /// starting, if any. CI starts those of the last column; KILN_LAYOUTS=all starts all.
-const LAYOUTS: [(&str, &str, Option<&str>, bool); 10] = [
+const LAYOUTS: [(&str, &str, Option<&str>, bool); 17] = [
     ("xfs", "bios", None, false),
     ("xfs", "uefi", None, false),
     ("btrfs", "bios", None, false),
@@ -283,6 +283,13 @@ const LAYOUTS: [(&str, &str, Option<&str>, bool); 10] = [
     ("systemd-boot", "bios", Some("boot.mode"), false),
     ("systemd-boot-no-entry", "uefi", Some("boot.loader"), false),
     ("extlinux", "bios", None, false),
+    ("shim", "uefi", None, false),
+    ("shim-fallback", "uefi", None, true),
+    ("dracut", "bios", None, false),
+    ("dracut-lvm", "uefi", None, true),
+    ("sysvinit", "bios", None, false),
+    ("openrc", "bios", None, true),
+    ("runit", "bios", None, false),
 ];
 
 #[test]

@@ -365,7 +365,11 @@ fn ext_that_asks_for_memory_no_file_system_needs_is_refused() {
     let cases: [(usize, &[u8], &str); 4] = [
         (0x18, &20_u32.to_le_bytes(), "the file system is damaged: blocks of 2^20 KiB"),
         (0xfe, &32_768_u16.to_le_bytes(), "the file system is damaged: group descriptors of 32768 bytes"),
-        (0x150, &4_u32.to_le_bytes(), "the file system cannot be read: 2097153 block groups, more than 1048576"),
+        (
+            0x150,
+            &4_u32.to_le_bytes(),
+            "the file system cannot be read: 2097153 block groups, more than 1048576",
+        ),
         (0x20, &1_u32.to_le_bytes(), ""),
     ];
     for (at, value, expected) in cases {

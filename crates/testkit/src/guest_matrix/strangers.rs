@@ -31,6 +31,7 @@ const ADVICE: &str = "advice";
 const ENTRY: &str = "/boot/grub/grub.cfg:8";
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 const FSTAB: &str = "/etc/fstab";
+const DEAD: &str = "UUID=0badc0de-0000-4000-8000-000000000009 /data ext4 defaults 0 2\n";
 /// A second entry, like the first.
 const SECOND: &str = "menuentry 'Second' {
     search --no-floppy --fs-uuid --set=root 6b696c6e-0000-4000-8000-000000000001
@@ -200,6 +201,30 @@ pub(super) static CASES: &[Case] = &[
     case!("extlinux-no-active", Bios, BAD, Some(("boot.mode", BAD, "446")), false, "extlinux", 1, |disk| disk.poke(446, &[0])),
     case!("extlinux-no-default", Bios, BAD, Some(("boot.loader", BAD, "/boot/extlinux/extlinux.conf:2")), false, "extlinux", 1,
         |disk| disk.replace("/boot/extlinux/extlinux.conf", "DEFAULT linux", "DEFAULT debian")),
+    case!("shim-alone", Uefi, BAD, Some(("boot.fallback-efi", BAD, "ESP:/EFI/BOOT/BOOTX64.EFI")), false, "shim", 325,
+        |disk| disk.mtools("mdel", &["::/EFI/BOOT/grubx64.efi"])),
+    case!("shim-grub-without-its-file", Uefi, BAD, Some(("boot.loader", BAD, "ESP:/EFI/debian/grub.cfg")), false, "shim", 325,
+        |disk| disk.mtools("mdel", &["::/EFI/debian/grub.cfg"])),
+    case!("shim-list-gone", Uefi, BAD, Some(("boot.fallback-efi", BAD, "ESP:/EFI/BOOT/BOOTX64.EFI")), false, "shim-fallback", 325,
+        |disk| disk.mtools("mdel", &["::/EFI/debian/BOOTX64.CSV"])),
+    // Other makers of an initramfs, other inits.
+    case!("dracut-wrong-root", Bios, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:7")), false, "dracut", 325,
+        |disk| disk.replace(GRUB, "root=UUID=", "root=UUID=0badc0de-0000-4000-8000-000000000009 rootold=")),
+    case!("dracut-init-gone", Bios, WARN, Some(("net.dhcp", "no_network", "/etc/network")), true, "dracut", 325,
+        |disk| { disk.debugfs("rm /usr/sbin/init"); }),
+    case!("dracut-fstab-dead", Bios, BAD, Some(("fstab.exist", BAD, "/etc/fstab:2")), false, "dracut", 325, |disk| disk.append(FSTAB, DEAD)),
+    case!("sysvinit-fstab-dead", Bios, BAD, Some(("fstab.exist", BAD, "/etc/fstab:2")), false, "sysvinit", 325, |disk| disk.append(FSTAB, DEAD)),
+    case!("sysvinit-fstab-dead-unchecked", Bios, WARN, Some(("net.dhcp", "no_network", "/etc/network")), true, "sysvinit", 325,
+        |disk| disk.append(FSTAB, &DEAD.replace(" 0 2", " 0 0"))),
+    case!("sysvinit-table-gone", Bios, BAD, Some(("init.systemd", BAD, "/etc/inittab")), false, "sysvinit", 325,
+        |disk| { disk.debugfs("rm /etc/inittab"); }),
+    case!("sysvinit-off", Bios, BAD, Some(("init.systemd", BAD, "/etc/inittab:5")), false, "sysvinit", 325,
+        |disk| disk.replace("/etc/inittab", "id:2:initdefault", "id:0:initdefault")),
+    case!("sysvinit-no-level", Bios, BAD, Some(("init.systemd", BAD, "/etc/inittab")), false, "sysvinit", 325,
+        |disk| disk.replace("/etc/inittab", "id:2:initdefault", "#id:2:initdefault")),
+    case!("openrc-fstab-dead", Bios, BAD, Some(("fstab.exist", BAD, "/etc/fstab:2")), false, "openrc", 325, |disk| disk.append(FSTAB, DEAD)),
+    case!("runit-stage-gone", Bios, BAD, Some(("init.systemd", BAD, "/etc/runit/2")), false, "runit", 325,
+        |disk| { disk.debugfs("rm /etc/runit/2"); }),
     case!("systemd-boot-kernel-gone", Uefi, BAD, Some(("boot.kernel", BAD, "/boot/efi/loader/entries/debian.conf:3")), false, "systemd-boot", 325,
         |disk| disk.mtools("mdel", &["::/debian/linux"])),
 ];
