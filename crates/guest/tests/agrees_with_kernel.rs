@@ -220,6 +220,51 @@ fn xfs_tree_is_the_one_that_the_kernel_shows() {
     compare(&["mkfs.xfs", "-q"], 320, Content::Xfs);
 }
 
+/// A file system that says it has a journal and has none is one that the kernel does not mount.
+#[test]
+fn ext_without_its_journal_is_one_that_the_kernel_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let path = image.to_str().unwrap();
+    let debugfs = |request: &str| tool("debugfs", &["-w", "-R", request, path]);
+    let journal = |bytes: &mut Vec<u8>| {
+        let at = bytes.chunks(1024).position(|block| block.starts_with(&[0xc0, 0x3b, 0x39, 0x98])).unwrap();
+        bytes[at * 1024..][..1024].fill(0);
+    };
+    for options in ["-text4", "-text4 -O64bit,metadata_csum,meta_bg,^resize_inode", "-text3 -b1024", "-text2"]
+    {
+        for damage in ["", "clri <8>", "sif <8> links_count 0", "journal"] {
+            std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+            tool(
+                "mke2fs",
+                &[&["-q", "-F"], options.split(' ').collect::<Vec<_>>().as_slice(), &[path]].concat(),
+            );
+            let has_journal = options != "-text2";
+            match damage {
+                "" => {}
+                "journal" if has_journal => {
+                    let mut bytes = std::fs::read(&image).unwrap();
+                    journal(&mut bytes);
+                    std::fs::write(&image, bytes).unwrap();
+                }
+                _ if has_journal => debugfs(damage),
+                _ => continue,
+            }
+            let expected = if damage.is_empty() { FsState::Clean } else { FsState::Damaged };
+            let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&image).unwrap()));
+            assert_eq!(probe(&disk).unwrap().state, Some(expected), "{options} {damage}");
+            let at = dir.path().join("mnt");
+            std::fs::create_dir_all(&at).unwrap();
+            let mounts =
+                Command::new("mount").args(["-o", "loop", path, at.to_str().unwrap()]).output().unwrap();
+            if mounts.status.success() {
+                tool("umount", &[at.to_str().unwrap()]);
+            }
+            assert_eq!(mounts.status.success(), damage.is_empty(), "{options} {damage}");
+        }
+    }
+}
+
 /// How an XFS was left, as xfs_logprint sees it: new, in use, and unmounted, until its log has gone round.
 #[test]
 fn xfs_was_left_as_xfs_logprint_says() {

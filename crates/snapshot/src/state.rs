@@ -92,6 +92,7 @@ fn word(state: FsState) -> &'static str {
         FsState::NeedsRecovery => "needs_recovery",
         FsState::Dirty => "dirty",
         FsState::Errors => "errors",
+        FsState::Damaged => "damaged",
     }
 }
 
@@ -102,6 +103,7 @@ fn phrase(state: &str) -> &'static str {
         "needs_recovery" => "has a journal to replay",
         "dirty" => "was not unmounted",
         "errors" => "has errors",
+        "damaged" => "has lost its journal",
         _ => "does not say how it was left",
     }
 }
@@ -142,7 +144,7 @@ pub(crate) fn judge(quieted: &Quieted, looked: &Looked) -> (Consistency, String)
             // inodes that were removed while open. FAT stays marked as mounted.
             let stands_still = |one: &FileSystemRecord| match one.kind.as_str() {
                 "ext2" | "ext3" | "ext4" | "btrfs" => matches!(one.state.as_str(), "clean" | "dirty"),
-                _ => one.state != "errors",
+                _ => !matches!(one.state.as_str(), "errors" | "damaged"),
             };
             let against = list(&|one| !stands_still(one));
             if !against.is_empty() {

@@ -265,6 +265,15 @@ pub(super) fn clean(case: &Case<'_>, hits: &mut Hits) {
     for (at, volume) in mounted(case) {
         let kind = &volume.probed.kind;
         match volume.probed.state {
+            Some(FsState::Damaged) => {
+                let mut lines = super::mounts::needed(case).filter(|line| case.stops_without(line));
+                let needed = at == "/" || lines.any(|line| line.mount_point == at);
+                hits.add_as(
+                    if needed { Impact::WillNotBoot } else { Impact::Advice },
+                    format!("{at} ({kind}): its journal is gone or damaged: the kernel does not mount it"),
+                    volume_seen(volume),
+                );
+            }
             Some(FsState::Errors) => hits.add_as(
                 Impact::NoLogin,
                 format!("{at} ({kind}): the system itself found errors and may mount it read-only"),

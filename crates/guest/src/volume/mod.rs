@@ -1,5 +1,6 @@
 //! Volumes: everything on the disks that may hold a file system, from partitions to logical volumes.
 
+mod ext_journal;
 mod foreign;
 pub mod lvm;
 mod probe;

@@ -10,7 +10,7 @@ use kiln_disk::wire::{be16, be32, be64, bytes, le16, le32, le64};
 use kiln_disk::{Disk, Error, GuestOffset, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{foreign, xfs_log};
+use super::{ext_journal, foreign, xfs_log};
 use crate::fs::FsError;
 use crate::text::{label, uuid};
 
@@ -98,6 +98,8 @@ pub enum FsState {
     Dirty,
     /// The system itself found errors in it.
     Errors,
+    /// Its journal is gone, without which the kernel does not mount it.
+    Damaged,
 }
 
 /// Space as the superblock counts it. Bytes; inodes are 0 of 0 where the file system makes them as needed.
@@ -173,6 +175,12 @@ pub fn probe(disk: &Arc<dyn Disk>) -> Result<Probed> {
             match found.content {
                 Content::Fat => found.label = fat_label(disk)?,
                 Content::ExFat => found.label = foreign::exfat_label(disk.as_ref(), &head)?,
+                Content::Ext => {
+                    let superblock = head.get(1024..2048).unwrap_or_default();
+                    if ext_journal::fault(disk.as_ref(), superblock)?.is_some() {
+                        found.state = Some(FsState::Damaged);
+                    }
+                }
                 Content::Xfs if found.state.is_none() => {
                     found.state = xfs_log::state(disk.as_ref(), &head)?;
                 }

@@ -52,6 +52,7 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
                 ", not unmounted"
             }
             Some(kiln_guest::volume::FsState::Errors) => ", with errors",
+            Some(kiln_guest::volume::FsState::Damaged) => ", its journal is gone",
             _ => "",
         };
         let name = volume.place.to_string();
