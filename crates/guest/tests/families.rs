@@ -185,7 +185,12 @@ fn scripts_of_debian_and_init_without_a_table_stop() {
     let program = [&std::fs::read("/bin/busybox").unwrap()[..], b"Enter runlevel: "].concat();
     std::fs::write(alpine.path("sbin/init"), program).unwrap();
     std::fs::set_permissions(alpine.path("sbin/init"), Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(serious(&on_kvm(&alpine.whole_disk())), Vec::new());
+    for (levels, stops) in [("id:2:initdefault:", false), ("id:0:initdefault:", true), ("", true)] {
+        alpine.write("etc/inittab", &format!("# table\n{levels}\nsi::sysinit:/sbin/openrc sysinit\n"));
+        let seen = if levels.is_empty() { Seen::file("/etc/inittab") } else { Seen::line("/etc/inittab", 2) };
+        let expected = if stops { vec![("init.systemd", seen)] } else { Vec::new() };
+        assert_eq!(serious(&on_kvm(&alpine.whole_disk())), expected, "{levels}");
+    }
     std::fs::remove_file(alpine.path("etc/inittab")).unwrap();
     assert_eq!(serious(&on_kvm(&alpine.whole_disk())), [("init.systemd", Seen::file("/etc/inittab"))]);
 }

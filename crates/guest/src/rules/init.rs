@@ -1,6 +1,7 @@
 //! Rules of the first program: what the kernel is told to run, whether it can be run, what it is told to start.
 
 use super::boot::default_entries;
+use super::systemd::{self, STOPPING};
 use super::{Case, Hits, Impact};
 use crate::facts::loader::Entry;
 use crate::facts::{Seen, program};
@@ -11,27 +12,6 @@ use crate::tree::Tree;
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "busybox", "zsh"];
 /// What is tried when nothing is named, by initramfs-tools and by the kernel (`init/main.c`).
 const FIRST: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
-/// Units without which nothing starts.
-const NEEDED: [&str; 3] = ["sysinit.target", "basic.target", "systemd-udevd.service"];
-/// Where systemd looks for units, the first first.
-const UNITS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-/// Targets at which nobody can log in without typing the password of root, or nobody at all.
-const STOPPING: [&str; 8] = [
-    "rescue.target",
-    "emergency.target",
-    "poweroff.target",
-    "reboot.target",
-    "halt.target",
-    "kexec.target",
-    "exit.target",
-    "shutdown.target",
-];
-
 fn place(entry: &Entry) -> Seen {
     match &entry.seen {
         Seen::File { path, .. } if !matches!(entry.loader, "bls" | "systemd-boot") => {
@@ -155,7 +135,7 @@ pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
     if case.report.os.as_ref().is_some_and(|os| os.init == Some("systemd"))
         && !entries.iter().any(|entry| entry.argument("systemd.unit").is_some())
     {
-        targets(case, hits);
+        systemd::targets(case, hits);
     }
 }
 
@@ -195,77 +175,4 @@ fn runlevel(tree: &Tree, hits: &mut Hits) {
         return hits.add(format!("the default runlevel is {what}"), Seen::line(TABLE, number));
     }
     hits.add("no default runlevel is named: init asks the console for one, and waits", Seen::file(TABLE));
-}
-
-/// The target of a link that lies in `dir`.
-fn absolute(dir: &str, target: &str) -> String {
-    if target.starts_with('/') { target.to_owned() } else { format!("{dir}/{target}") }
-}
-
-/// Whether a path lies in a directory of units, by whatever way it goes there.
-fn among_units(tree: &Tree, path: &str) -> bool {
-    let Some((dir, _)) = path.rsplit_once('/') else { return false };
-    let real = |dir: &str| tree.resolve(dir.as_bytes(), true).ok();
-    real(dir).is_some_and(|found| UNITS.iter().any(|units| real(units).as_ref() == Some(&found)))
-}
-
-/// What systemd is told to start.
-fn targets(case: &Case<'_>, hits: &mut Hits) {
-    let tree = &case.examination.tree;
-    let masked = |unit: &str| {
-        let path = format!("/etc/systemd/system/{unit}");
-        tree.read_link(&path).is_ok_and(|target| target == "/dev/null") || {
-            tree.exists(&path)
-                && tree.stat(&path).is_ok_and(|stat| stat.len == 0 && stat.kind == crate::fs::Kind::File)
-        }
-    };
-    let there = |unit: &str| UNITS.iter().any(|dir| tree.exists(&format!("{dir}/{unit}")));
-    let own = "/etc/systemd/system/default.target";
-    // A link into a directory of units is another name of the unit that its target is called like, even of one that
-    // lies in another of them; a link to elsewhere is the file there (systemd, `unit_file_resolve_symlink`).
-    let mut unit = "default.target".to_owned();
-    for _ in 0..8 {
-        let link = UNITS.iter().find_map(|dir| {
-            let path = format!("{dir}/{unit}");
-            tree.exists_link(&path).then(|| tree.read_link(&path).ok().map(|target| absolute(dir, &target)))
-        });
-        match link {
-            Some(Some(target)) if target != "/dev/null" && !among_units(tree, &target) => {
-                if tree.exists(&target) {
-                    break;
-                }
-                let what = format!(
-                    "default.target is {target}, which is not there: systemd goes to its rescue shell"
-                );
-                return hits.add(what, Seen::file(own));
-            }
-            Some(Some(target)) => {
-                if target == "/dev/null" {
-                    return hits.add(
-                        "default.target is masked: systemd does not know what to start",
-                        Seen::file(own),
-                    );
-                }
-                unit = target.rsplit('/').next().unwrap_or_default().to_owned();
-            }
-            Some(None) => break,
-            None => {
-                let what = format!(
-                    "default.target leads to {unit}, which is not there: systemd goes to its rescue shell"
-                );
-                return hits.add(what, Seen::file(own));
-            }
-        }
-    }
-    if STOPPING.contains(&unit.as_str()) {
-        return hits.add(format!("default.target is {unit}: the system does not come up"), Seen::file(own));
-    }
-    for needed in NEEDED.iter().copied().chain([unit.as_str()]) {
-        if masked(needed) && there(needed) {
-            hits.add(
-                format!("{needed} is masked: nothing that needs it is started"),
-                Seen::file(format!("/etc/systemd/system/{needed}")),
-            );
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod mounts;
 mod network;
 pub mod places;
 mod storage;
+mod systemd;
 mod table;
 mod windows;
 

@@ -11,7 +11,7 @@ use crate::volume::{Content, Volume};
 const FSTAB: &str = "/etc/fstab";
 
 /// The lines without which the start ends in emergency mode: local, and neither optional nor the root's.
-fn needed<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Line> {
+pub(super) fn needed<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Line> {
     case.report.fstab.iter().filter(|line| {
         !is_virtual(line)
             && !is_foreign(line)
