@@ -199,6 +199,17 @@ impl Tree {
         Ok(entries)
     }
 
+    /// The names in a directory with what each is, links as links, sorted; at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    pub fn list_stat(&self, path: &str, limit: usize) -> Result<Vec<(Entry, Stat)>> {
+        let path = self.resolve(path.as_bytes(), true)?;
+        let mut entries = self.on(&path, |fs, inside| fs.list_stat(inside, limit))?;
+        entries.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
     /// The names in a directory as text, sorted; none when it is not there.
     #[must_use]
     pub fn names(&self, path: &str) -> Vec<String> {

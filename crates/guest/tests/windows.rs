@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_disk::{Budget, Disk, FileSource, Limits};
-use kiln_guest::facts::Depth;
+use kiln_guest::facts::{Depth, Seen};
 use kiln_guest::rules::{Firmware, Options, PLACES, Verdict, place};
 use kiln_guest::{Examination, Judgement, examine, judge};
 use kiln_testkit::flat::Flat;
-use kiln_testkit::windows::{AMD64, FIRST, I386, Windows, bcd, program, texts};
+use kiln_testkit::windows::{AMD64, FIREWALL, FIRST, I386, SERVICING, Windows, bcd, program, texts};
 
 fn look(disk: &Path) -> Examination {
     let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(disk).unwrap()));
@@ -84,9 +84,10 @@ fn whole_windows_boots_where_its_drivers_are_and_rules_of_linux_are_silent() {
         let (by_bios, by_uefi) = (said(&bios, place.id), said(&uefi, place.id));
         assert!(by_bios.unanswered.is_empty() && by_uefi.unanswered.is_empty(), "{}", place.id);
         let expected: (&[&str], &[&str]) = match place.id {
-            "aws" => (&["fs.space"], &["fs.space"]),
+            "aws" => (&["fs.space", "meta.license"], &["fs.space", "meta.license"]),
             "digitalocean" => (&["win.place"], &["win.place", "boot.mode"]),
-            "tencent" => (&[], &["win.part"]),
+            "tencent" => (&["meta.license"], &["win.part", "meta.license"]),
+            "azure" | "gcp" | "alibaba" => (&["meta.license"], &["meta.license"]),
             _ => (&[], &[]),
         };
         assert_eq!(
@@ -95,7 +96,8 @@ fn whole_windows_boots_where_its_drivers_are_and_rules_of_linux_are_silent() {
             "{}",
             place.id
         );
-        let verdict = if expected.0.is_empty() { Verdict::Boots } else { Verdict::WillNotBoot };
+        let stops = matches!(place.id, "aws" | "digitalocean");
+        let verdict = if stops { Verdict::WillNotBoot } else { Verdict::Boots };
         assert_eq!(by_bios.verdict, verdict, "{}", place.id);
         assert_eq!(by_bios.firmware, [Firmware::Bios], "{}", place.id);
         let firmware: &[Firmware] = if place.id == "digitalocean" { &[] } else { &[Firmware::Uefi] };
@@ -132,6 +134,20 @@ const ADVICE: Case = Case { verdict: Verdict::Boots, ..STOPS };
 const WARNS: Case = Case { verdict: Verdict::BootsWithWarnings, ..STOPS };
 const SERVICES: &str = "ControlSet001\\Services";
 
+const VERSION: &str = "Microsoft\\Windows NT\\CurrentVersion";
+const RESTRICTIONS: &str = "Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions";
+
+/// Makes it a Server 2008 R2 with Service Pack 1.
+fn seven(windows: &mut Windows) {
+    windows.software.set(VERSION, "CurrentBuildNumber", "string:7601");
+    windows.software.set(VERSION, "ProductName", "string:Windows Server 2008 R2 Datacenter");
+}
+
+fn page_file(windows: &mut Windows, file: &str) {
+    let key = "ControlSet001\\Control\\Session Manager\\Memory Management";
+    windows.system.set(key, "PagingFiles", &texts(&[file]));
+}
+
 fn drop_file(windows: &mut Windows, path: &str) {
     assert!(windows.files.remove(path).or_else(|| windows.esp.remove(path)).is_some(), "{path}");
 }
@@ -148,7 +164,7 @@ const CASES: &[Case] = &[
         name: "viostor never installed",
         edit: |it| it.system.remove(&format!("{SERVICES}\\viostor")),
         target: "tencent",
-        ids: &["win.viostor"],
+        ids: &["win.viostor", "meta.license"],
         detail: "viostor: there is no such driver for the virtio disk",
         ..STOPS
     },
@@ -173,6 +189,7 @@ const CASES: &[Case] = &[
         name: "viostor is not asked for where disks are NVMe or Hyper-V's",
         edit: |it| it.system.remove(&format!("{SERVICES}\\viostor")),
         target: "azure",
+        ids: &["meta.license"],
         ..ADVICE
     },
     Case {
@@ -211,7 +228,7 @@ const CASES: &[Case] = &[
         name: "vmbus left out",
         edit: |it| it.system.set(&format!("{SERVICES}\\vmbus\\StartOverride"), "0", "dword:3"),
         target: "azure",
-        ids: &["win.hyperv"],
+        ids: &["win.hyperv", "meta.license"],
         detail: "vmbus: StartOverride is 3",
         ..STOPS
     },
@@ -225,7 +242,7 @@ const CASES: &[Case] = &[
             }
         },
         target: "azure",
-        ids: &["win.hyperv"],
+        ids: &["win.hyperv", "meta.license"],
         detail: "by the slow IDE disk it starts all the same",
         ..ADVICE
     },
@@ -237,7 +254,7 @@ const CASES: &[Case] = &[
             it.software.set(key, "InstallationType", "string:Client");
         },
         target: "tencent",
-        ids: &["win.place"],
+        ids: &["win.place", "meta.license"],
         detail: "Windows 10 Pro is not among the systems that are taken",
         ..ADVICE
     },
@@ -245,7 +262,7 @@ const CASES: &[Case] = &[
         name: "stornvme left out",
         edit: |it| it.system.set(&format!("{SERVICES}\\stornvme\\StartOverride"), "0", "dword:3"),
         target: "aws",
-        ids: &["fs.space", "win.nvme"],
+        ids: &["fs.space", "win.nvme", "meta.license"],
         detail: "the import asks for 6144",
         ..STOPS
     },
@@ -381,7 +398,7 @@ const CASES: &[Case] = &[
         },
         ids: &["win.hives"],
         detail: "/Windows/System32/config/SYSTEM: is empty",
-        open: &["win.viostor"],
+        open: &["win.viostor", "win.devinstall", "win.firewall", "win.pagefile"],
         ..STOPS
     },
     Case {
@@ -420,7 +437,7 @@ const CASES: &[Case] = &[
         name: "no remote desktop in a cloud",
         edit: |it| it.system.set("ControlSet001\\Control\\Terminal Server", "fDenyTSConnections", "dword:1"),
         target: "tencent",
-        ids: &["win.rdp"],
+        ids: &["win.rdp", "meta.license"],
         detail: "fDenyTSConnections is 1",
         ..WARNS
     },
@@ -443,6 +460,193 @@ const CASES: &[Case] = &[
         target: "openstack",
         ids: &["win.cloudbase-init"],
         detail: "cloudbase-init is not installed",
+        ..ADVICE
+    },
+    Case {
+        name: "an update after which machines did not start",
+        edit: |it| {
+            it.software.set(VERSION, "CurrentBuildNumber", "string:9600");
+            it.software.package("Package_for_KB5009624~31bf3856ad364e35~amd64~~6.3.1.4", 0x70);
+        },
+        ids: &["win.hotfix"],
+        detail: "KB5009624 is installed",
+        ..ADVICE
+    },
+    Case {
+        name: "the same update, replaced by a later one",
+        edit: |it| {
+            it.software.set(VERSION, "CurrentBuildNumber", "string:9600");
+            it.software.package("Package_for_KB5009624~31bf3856ad364e35~amd64~~6.3.1.4", 0x50);
+        },
+        ..ADVICE
+    },
+    Case {
+        name: "a cumulative update, which is known by the build",
+        edit: |it| it.software.set(VERSION, "UBR", "dword:768"),
+        ids: &["win.hotfix"],
+        detail: "the last cumulative update is KB5014678 (build 20348.768)",
+        ..ADVICE
+    },
+    Case {
+        name: "Server 2008 R2 that knows no SHA-2",
+        edit: seven,
+        ids: &["win.sha2"],
+        detail: "neither KB4474419 nor KB3033929 is installed",
+        ..ADVICE
+    },
+    Case {
+        name: "Server 2008 R2 with an update that never came to an end",
+        edit: |it| {
+            seven(it);
+            it.software.package("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", 0x40);
+        },
+        ids: &["win.sha2"],
+        detail: "neither KB4474419 nor KB3033929 is installed",
+        ..ADVICE
+    },
+    Case {
+        name: "Server 2008 R2 that knows SHA-2",
+        edit: |it| {
+            seven(it);
+            it.software.package("Package_1_for_KB3033929~31bf3856ad364e35~amd64~~6.1.1.1", 0x40);
+            it.software.package("Package_2_for_KB3033929~31bf3856ad364e35~amd64~~6.1.1.1", 0x50);
+        },
+        ..ADVICE
+    },
+    Case {
+        name: "no device is installed",
+        edit: |it| {
+            it.system.set(
+                &format!("{SERVICES}\\DeviceInstall\\Parameters"),
+                "DeviceInstallDisabled",
+                "dword:1",
+            );
+        },
+        ids: &["win.devinstall"],
+        detail: "DeviceInstallDisabled is 1",
+        ..ADVICE
+    },
+    Case {
+        name: "network cards are forbidden by policy",
+        edit: |it| {
+            it.software.set(RESTRICTIONS, "DenyDeviceClasses", "dword:1");
+            let list = format!("{RESTRICTIONS}\\DenyDeviceClasses");
+            it.software.set(&list, "1", "string:{4D36E972-E325-11CE-BFC1-08002BE10318}");
+        },
+        ids: &["win.devinstall"],
+        detail: "network cards of a new place are not installed",
+        ..ADVICE
+    },
+    Case {
+        name: "devices are forbidden that no place has, and a list that is not in force",
+        edit: |it| {
+            it.software.set(RESTRICTIONS, "DenyDeviceIDs", "dword:1");
+            it.software.set(&format!("{RESTRICTIONS}\\DenyDeviceIDs"), "1", "string:PCI\\CC_0C0A");
+            it.software.set(RESTRICTIONS, "DenyDeviceClasses", "dword:0");
+            let list = format!("{RESTRICTIONS}\\DenyDeviceClasses");
+            it.software.set(&list, "1", "string:{4d36e972-e325-11ce-bfc1-08002be10318}");
+        },
+        ..ADVICE
+    },
+    Case {
+        name: "a virus scanner",
+        edit: |it| {
+            let key = "WOW6432Node\\Microsoft\\Windows\\CurrentVersion\\Uninstall\\{0badc0de}";
+            it.software.set(key, "DisplayName", "string:Sophos Endpoint Agent");
+        },
+        ids: &["win.devinstall"],
+        detail: "Sophos Endpoint Agent is installed",
+        ..ADVICE
+    },
+    Case {
+        name: "a firewall that lets nobody in",
+        edit: |it| it.system.remove(&format!("{FIREWALL}\\FirewallRules")),
+        target: "tencent",
+        ids: &["win.firewall", "meta.license"],
+        detail: "no rule lets port 3389 in",
+        ..WARNS
+    },
+    Case {
+        name: "a firewall that lets nobody in, where there is a screen",
+        edit: |it| it.system.remove(&format!("{FIREWALL}\\FirewallRules")),
+        ids: &["win.firewall"],
+        detail: "no rule lets port 3389 in",
+        ..ADVICE
+    },
+    Case {
+        name: "a firewall that lets in another port than the one that is used",
+        edit: |it| {
+            it.system.set(
+                "ControlSet001\\Control\\Terminal Server\\WinStations\\RDP-Tcp",
+                "PortNumber",
+                "dword:3390",
+            );
+        },
+        target: "openstack",
+        ids: &["win.firewall"],
+        detail: "no rule lets port 3390 in",
+        ..WARNS
+    },
+    Case {
+        name: "a firewall that is off",
+        edit: |it| {
+            it.system.remove(&format!("{FIREWALL}\\FirewallRules"));
+            it.system.set(&format!("{FIREWALL}\\PublicProfile"), "EnableFirewall", "dword:0");
+        },
+        target: "openstack",
+        ..ADVICE
+    },
+    Case {
+        name: "a policy of the domain that takes no rule of the machine",
+        edit: |it| {
+            let policy = "Policies\\Microsoft\\WindowsFirewall\\PublicProfile";
+            it.software.set(policy, "AllowLocalPolicyMerge", "dword:0");
+        },
+        target: "openstack",
+        ids: &["win.firewall"],
+        detail: "no rule lets port 3389 in",
+        ..WARNS
+    },
+    Case {
+        name: "a page file on a drive that is not there",
+        edit: |it| page_file(it, "D:\\pagefile.sys 4096 4096"),
+        ids: &["win.pagefile"],
+        detail: "the page file is D:\\pagefile.sys 4096 4096",
+        ..ADVICE
+    },
+    Case {
+        name: "a page file on Azure's disk for it",
+        edit: |it| page_file(it, "D:\\pagefile.sys"),
+        target: "azure",
+        ids: &["meta.license"],
+        ..ADVICE
+    },
+    Case {
+        name: "a page file in the image",
+        edit: |it| {
+            it.files.insert("pagefile.sys".to_owned(), vec![1; 3 << 20]);
+        },
+        ids: &["win.pagefile"],
+        detail: "pagefile.sys holds 3 MiB",
+        ..ADVICE
+    },
+    Case {
+        name: "a start that is waited for",
+        edit: |it| {
+            it.software.key(&format!("{SERVICING}\\RebootPending"));
+        },
+        ids: &["win.update"],
+        detail: "an update waits for the next start",
+        ..ADVICE
+    },
+    Case {
+        name: "a licence of another place",
+        edit: |it| {
+            let key = "Microsoft\\Windows NT\\CurrentVersion\\SoftwareProtectionPlatform";
+            it.software.set(key, "KeyManagementServiceName", "string:kms.core.windows.net");
+        },
+        ids: &["meta.license"],
+        detail: "it asks kms.core.windows.net for its licence",
         ..ADVICE
     },
 ];
@@ -521,7 +725,7 @@ fn disk_that_is_changed_from_outside_is_judged_by_what_is_left() {
     assert!(first.fix.contains("bcdboot"), "{}", first.fix);
     // A dynamic disk.
     let (verdict, found, _, _) = changed(450, &[0x42], "azure");
-    assert_eq!((verdict, found), (Verdict::WillNotBoot, vec!["win.part"]));
+    assert_eq!((verdict, found), (Verdict::WillNotBoot, vec!["win.part", "meta.license"]));
     // A hive that was being written: the second sequence number stays behind.
     let hive = (0..good.len()).step_by(512).find(|at| {
         good[*at..].starts_with(b"regf") && good[*at..at + 65536].windows(7).any(|word| word == b"viostor")
@@ -539,4 +743,60 @@ fn disk_that_is_changed_from_outside_is_judged_by_what_is_left() {
     let judgement = said(&look(&disk), "kvm");
     let open: Vec<&str> = judgement.unanswered.iter().map(|open| open.id).collect();
     assert_eq!((judgement.verdict, open), (Verdict::Unknown, vec!["win.hives"]));
+}
+
+/// Hive and key are named so that a person finds them.
+#[test]
+fn findings_of_the_registry_name_hive_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut windows = Windows::new(false);
+    seven(&mut windows);
+    windows.software.package("Package_for_KB5014738~31bf3856ad364e35~amd64~~6.1.1.4", 0x80);
+    windows.system.set(&format!("{SERVICES}\\PlugPlay\\Parameters"), "DeviceInstallDisabled", "dword:2");
+    windows.software.set(RESTRICTIONS, "DenyUnspecified", "dword:1");
+    windows.system.remove(&format!("{FIREWALL}\\FirewallRules"));
+    page_file(&mut windows, "E:\\pagefile.sys");
+    let judgement = said(&look(&windows.write(dir.path(), "keys")), "openstack");
+    let found: Vec<(&str, Seen)> =
+        judgement.findings.iter().map(|finding| (finding.id, finding.at.clone())).collect();
+    let key = |hive: &str, key: &str| Seen::file(format!("/Windows/System32/config/{hive}\\{key}"));
+    let package = format!("{SERVICING}\\Packages");
+    assert_eq!(
+        found,
+        [
+            ("win.firewall", key("SYSTEM", &format!("{FIREWALL}\\PublicProfile"))),
+            (
+                "win.hotfix",
+                key("SOFTWARE", &format!("{package}\\Package_for_KB5014738~31bf3856ad364e35~amd64~~6.1.1.4"))
+            ),
+            ("win.sha2", key("SOFTWARE", &package)),
+            ("win.devinstall", key("SYSTEM", &format!("{SERVICES}\\PlugPlay\\Parameters"))),
+            ("win.devinstall", key("SOFTWARE", &format!("{RESTRICTIONS}\\DenyUnspecified"))),
+            ("win.pagefile", key("SYSTEM", "ControlSet001\\Control\\Session Manager\\Memory Management")),
+        ]
+    );
+}
+
+/// A list of updates that is damaged says nothing about the start, and is not passed over either.
+#[test]
+fn damaged_list_of_updates_is_an_open_question_and_no_damaged_hive() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Windows::new(false).write(dir.path(), "windows");
+    let bytes = std::fs::read(&disk).unwrap();
+    let name = b"Package_for_RollupFix";
+    let places: Vec<usize> =
+        (76..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    let file = std::fs::OpenOptions::new().write(true).open(&disk).unwrap();
+    for at in places {
+        assert_eq!(&bytes[at - 76..at - 74], b"nk");
+        file.write_all_at(b"xx", at as u64 - 76).unwrap();
+    }
+    let judgement = said(&look(&disk), "kvm");
+    assert_eq!((judgement.verdict, ids(&judgement)), (Verdict::Boots, Vec::new()));
+    let open: Vec<(&str, &str)> =
+        judgement.unanswered.iter().map(|open| (open.id, open.why.as_str())).collect();
+    assert!(
+        matches!(open.as_slice(), [("win.hotfix", why)] if why.contains("the list of updates cannot be read") && why.contains("holds no key")),
+        "{open:?}"
+    );
 }

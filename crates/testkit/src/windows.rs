@@ -18,6 +18,11 @@ const ESP: u64 = 16 << 20;
 const MANAGER: &str = "{9dea862c-5cdd-4e70-acc1-f32b344d4795}";
 const ENTRY: &str = "{b2721d73-1db4-4c62-bf78-c548a880142d}";
 
+/// The firewall's policy in SYSTEM.
+pub const FIREWALL: &str = "ControlSet001\\Services\\SharedAccess\\Parameters\\FirewallPolicy";
+/// The servicing stack in SOFTWARE.
+pub const SERVICING: &str = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing";
+
 /// A registry hive to be made: keys with their values in hivexsh's words ("dword:1", "string:text").
 #[derive(Debug, Clone, Default)]
 pub struct Registry(BTreeMap<String, BTreeMap<String, String>>);
@@ -45,6 +50,12 @@ impl Registry {
         self.set(&key, "Start", &format!("dword:{start}"));
         self.set(&key, "Type", "dword:1");
         self.set(&key, "ImagePath", &format!("expandstring:System32\\drivers\\{name}.sys"));
+    }
+
+    /// A package of the servicing stack, with the state that it came to.
+    pub fn package(&mut self, name: &str, state: u32) {
+        let key = format!("{SERVICING}\\Packages\\{name}");
+        self.set(&key, "CurrentState", &format!("dword:{state}"));
     }
 
     /// Makes the hive's file.
@@ -192,6 +203,16 @@ impl Windows {
         for id in ["VEN_1AF4&DEV_1001&SUBSYS_00021AF4&REV_00", "VEN_1AF4&DEV_1004&SUBSYS_00081AF4&REV_00"] {
             system.key(&format!("DriverDatabase\\DeviceIds\\PCI\\{id}"));
         }
+        let memory = format!("{control}\\Session Manager\\Memory Management");
+        system.set(&memory, "PagingFiles", &texts(&["?:\\pagefile.sys"]));
+        system.set("ControlSet001\\Services\\MpsSvc", "Start", "dword:2");
+        system.set(&format!("{FIREWALL}\\PublicProfile"), "EnableFirewall", "dword:1");
+        system.set(
+            &format!("{FIREWALL}\\FirewallRules"),
+            "RemoteDesktop-UserMode-In-TCP",
+            "string:v2.31|Action=Allow|Active=TRUE|Dir=In|Protocol=6|LPort=3389|App=%SystemRoot%\\system32\\svchost.exe|\
+Svc=termservice|Name=@FirewallAPI.dll,-28775|EmbedCtxt=@FirewallAPI.dll,-28752|",
+        );
         for (names, start) in [(&BOOT[..], 0), (&LATER[..], 3)] {
             for name in names {
                 system.driver(name, start);
@@ -215,6 +236,7 @@ impl Windows {
         ] {
             software.set(version, name, value);
         }
+        software.package("Package_for_RollupFix~31bf3856ad364e35~amd64~~20348.2113.1.8", 0x70);
         let state = "Microsoft\\Windows\\CurrentVersion\\Setup\\State";
         software.set(state, "ImageState", "string:IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE");
         files.insert("Windows/System32/ntoskrnl.exe".to_owned(), program(AMD64));

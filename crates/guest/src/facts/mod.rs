@@ -3,15 +3,18 @@
 pub mod access;
 pub mod boot;
 pub mod cloud;
+pub mod freed;
 pub mod fstab;
 pub mod kernel;
 pub mod loader;
 pub mod network;
 pub mod options;
+pub mod origin;
 pub mod os;
 pub mod program;
 pub(crate) mod root;
 pub mod secrets;
+pub mod setuid;
 pub mod windows;
 mod yaml;
 
@@ -149,6 +152,14 @@ pub struct GuestReport {
     pub selinux_relabel: bool,
     /// Things that must not be in an image that others start, by path.
     pub secrets: Vec<secrets::Secret>,
+    /// Programs with the rights of root.
+    pub set_uid: setuid::SetUid,
+    /// What free blocks of the root's file system hold, where it was looked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub freed: Option<freed::Freed>,
+    /// The place that rented the system with its licence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub origin: Option<origin::Origin>,
     /// Packages, where they can be counted.
     pub packages: Option<u64>,
     /// What is known of a Windows; the fields about Linux are empty then.
@@ -202,6 +213,12 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
     }
     roots.extend(systems.volumes);
     let kernels = kernel::read(&tree, &esps, &boot, depth);
+    let accounts = access::accounts(&tree);
+    let linux = roots.first().filter(|_| windows.is_none() && depth == Depth::Full);
+    let freed = match linux.and_then(|root| layout.volumes.get(*root)) {
+        Some(root) => freed::look(root)?,
+        None => None,
+    };
     let mut report = GuestReport {
         schema: "kiln.guest.v1",
         tables: layout
@@ -221,7 +238,10 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
         cloud_init: cloud::read(&tree),
         agents: cloud::agents(&tree),
         ssh: access::ssh(&tree),
-        accounts: access::accounts(&tree),
+        set_uid: setuid::read(&tree, &accounts),
+        freed,
+        origin: origin::read(&tree),
+        accounts,
         shadow_mode: tree.stat("/etc/shadow").ok().and_then(|stat| stat.mode),
         selinux: tree.text("/etc/selinux/config").and_then(|text| crate::text::assigned(&text, "SELINUX")),
         selinux_relabel: tree.exists("/.autorelabel"),

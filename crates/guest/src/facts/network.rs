@@ -44,11 +44,35 @@ pub struct Interface {
     pub address: Option<(String, Seen)>,
     /// The hardware address it is bound to, with its place.
     pub mac: Option<(String, Seen)>,
+    /// Where it is told to have an address of IPv6.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ipv6: Option<Seen>,
 }
 
 impl Interface {
     fn new(system: &'static str, name: &str, seen: Seen) -> Self {
-        Self { system, name: name.to_owned(), seen, dhcp: false, address: None, mac: None }
+        Self { system, name: name.to_owned(), seen, dhcp: false, address: None, mac: None, ipv6: None }
+    }
+
+    /// Notes a fixed address. One of IPv4 is kept before one of IPv6.
+    fn addressed(&mut self, address: String, seen: Seen) {
+        if address.contains(':') {
+            self.ipv6 = Some(seen.clone());
+            if self.address.is_some() {
+                return;
+            }
+        }
+        self.address = Some((address, seen));
+    }
+
+    /// Whether it asks for or has an address of IPv4.
+    #[must_use]
+    pub fn has_ipv4(&self) -> bool {
+        let fixed = |(address, _): &(String, Seen)| match address.as_str() {
+            "" => self.ipv6.is_none(),
+            address => !address.contains(':'),
+        };
+        self.dhcp || self.address.as_ref().is_some_and(fixed)
     }
 
     /// Whether it is one that leads out.
@@ -170,6 +194,9 @@ fn parse_interfaces(text: &str, path: &str) -> Vec<Interface> {
                 if *method == "static" {
                     fresh.address = Some((String::new(), Seen::line(path, number)));
                 }
+                if *family == "inet6" && matches!(*method, "auto" | "dhcp" | "static") {
+                    fresh.ipv6 = Some(Seen::line(path, number));
+                }
                 found.push(fresh);
             }
             (["address", address, ..], Some(open)) if open.address.is_some() => {
@@ -212,7 +239,8 @@ fn parse_netplan(text: &str, path: &str) -> Vec<Interface> {
         let keys: Vec<&str> = rest.iter().map(String::as_str).collect();
         match keys.as_slice() {
             ["dhcp4"] => open.dhcp = matches!(scalar.value.as_str(), "true" | "yes" | "on"),
-            ["addresses"] => open.address = Some((scalar.value, seen)),
+            ["dhcp6"] if matches!(scalar.value.as_str(), "true" | "yes" | "on") => open.ipv6 = Some(seen),
+            ["addresses"] => open.addressed(scalar.value, seen),
             ["match", "macaddress"] => open.mac = Some((scalar.value, seen)),
             _ => {}
         }
@@ -238,6 +266,10 @@ fn ifcfg(tree: &Tree, found: &mut Vec<Interface>) {
                         fresh.address = Some((value.to_owned(), seen));
                     }
                     "HWADDR" | "MACADDR" if !value.is_empty() => fresh.mac = Some((value.to_owned(), seen)),
+                    "IPV6_AUTOCONF" | "DHCPV6C" if value.eq_ignore_ascii_case("yes") => {
+                        fresh.ipv6 = Some(seen);
+                    }
+                    "IPV6ADDR" if !value.is_empty() => fresh.ipv6 = Some(seen),
                     "DEVICE" => value.clone_into(&mut fresh.name),
                     _ => {}
                 }
@@ -273,6 +305,9 @@ fn keyfiles(tree: &Tree, found: &mut Vec<Interface>) {
                 ("connection", "interface-name") => fresh.name = value,
                 ("ipv4", "method") => fresh.dhcp = value == "auto",
                 ("ipv4", "address1" | "addresses" | "address") => fresh.address = Some((value, seen)),
+                ("ipv6", "method") if matches!(value.as_str(), "auto" | "dhcp" | "manual") => {
+                    fresh.ipv6 = Some(seen);
+                }
                 ("ethernet" | "802-3-ethernet", "mac-address") => fresh.mac = Some((value, seen)),
                 _ => {}
             }
@@ -308,8 +343,16 @@ fn parse_network(text: &str, path: &str) -> Interface {
         match (section.as_str(), key.as_str()) {
             ("Match", "Name") => fresh.name = value,
             ("Match", "MACAddress" | "PermanentMACAddress") => fresh.mac = Some((value, seen)),
-            ("Network", "DHCP") => fresh.dhcp = matches!(value.as_str(), "yes" | "ipv4" | "true" | "both"),
-            ("Network" | "Address", "Address") => fresh.address = Some((value, seen)),
+            ("Network", "DHCP") => {
+                fresh.dhcp = matches!(value.as_str(), "yes" | "ipv4" | "true" | "both");
+                if value == "ipv6" {
+                    fresh.ipv6 = Some(seen);
+                }
+            }
+            ("Network", "IPv6AcceptRA") if matches!(value.as_str(), "yes" | "true" | "1") => {
+                fresh.ipv6 = Some(seen);
+            }
+            ("Network" | "Address", "Address") => fresh.addressed(value, seen),
             _ => {}
         }
     }
@@ -373,7 +416,22 @@ fn firewall(tree: &Tree) -> Option<Seen> {
             return Some(Seen::file("/etc/ufw/user.rules"));
         }
     }
-    None
+    firewalld(tree)
+}
+
+/// The default zone of firewalld, where it is started and does not name SSH (firewalld.zone(5)).
+fn firewalld(tree: &Tree) -> Option<Seen> {
+    if !enabled(tree, "firewalld.service") {
+        return None;
+    }
+    let conf = tree.text("/etc/firewalld/firewalld.conf").unwrap_or_default();
+    let zone = crate::text::assigned(&conf, "DefaultZone").unwrap_or_else(|| "public".to_owned());
+    let paths = ["/etc/firewalld/zones", "/usr/lib/firewalld/zones"].map(|dir| format!("{dir}/{zone}.xml"));
+    let path = paths.into_iter().find(|path| tree.exists(path)).filter(|_| !zone.contains('/'))?;
+    let text = tree.text(&path)?;
+    let opens =
+        ["target=\"ACCEPT\"", "service name=\"ssh\"", "port=\"22\""].iter().any(|word| text.contains(word));
+    (!opens).then(|| Seen::file(path))
 }
 
 fn proxies(tree: &Tree, found: &mut Vec<Seen>) {

@@ -76,6 +76,7 @@ pub fn read(tree: &Tree) -> Vec<Secret> {
         (SecretKind::UserData, "/root/original-ks.cfg"),
         (SecretKind::UserData, "/etc/cloud/cloud.cfg.d/99-installer.cfg"),
         (SecretKind::Logs, "/var/log/cloud-init.log"),
+        (SecretKind::Logs, "/var/log/cloud-init-output.log"),
         (SecretKind::Logs, "/var/log/auth.log"),
         (SecretKind::Logs, "/var/log/secure"),
         (SecretKind::Logs, "/var/log/messages"),
@@ -88,7 +89,7 @@ pub fn read(tree: &Tree) -> Vec<Secret> {
             push(kind, path.to_owned());
         }
     }
-    for dir in ["/var/log/journal", "/var/log/installer"] {
+    for dir in ["/var/log/journal", "/var/log/installer", "/var/log/anaconda"] {
         if !tree.names(dir).is_empty() {
             push(SecretKind::Logs, dir.to_owned());
         }
@@ -100,6 +101,9 @@ pub fn read(tree: &Tree) -> Vec<Secret> {
         ("/etc/pki/consumer", SecretKind::Credentials),
         ("/etc/pki/entitlement", SecretKind::Credentials),
         ("/etc/ssl/private", SecretKind::PrivateKey),
+        // What was in a program's memory.
+        ("/var/lib/systemd/coredump", SecretKind::Credentials),
+        ("/var/crash", SecretKind::Credentials),
     ] {
         for name in tree.names(dir) {
             let path = format!("{dir}/{name}");
@@ -123,9 +127,11 @@ pub fn read(tree: &Tree) -> Vec<Secret> {
             ".psql_history",
             ".viminfo",
             ".lesshst",
+            ".ssh/known_hosts",
         ] {
             let path = format!("{home}/{name}");
-            if has(name) && filled(&path) {
+            let first = name.split('/').next().unwrap_or(name);
+            if has(first) && filled(&path) {
                 push(SecretKind::History, path);
             }
         }

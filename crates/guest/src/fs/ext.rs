@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType, PathBuf};
+use ext4_view::{Ext4, Ext4Error, Ext4Read, File, FileType, Metadata, PathBuf};
 use kiln_disk::Disk;
 use kiln_disk::wire::{le16, le32};
 
@@ -122,6 +122,15 @@ fn kind(file_type: FileType) -> Kind {
     }
 }
 
+fn stat_of(data: &Metadata) -> Stat {
+    Stat {
+        kind: kind(data.file_type()),
+        len: data.len(),
+        mode: Some(u32::from(data.mode()) & 0o7777),
+        uid: Some(data.uid()),
+    }
+}
+
 impl FileSystem for Ext {
     fn list(&self, at: &[u8]) -> Result<Vec<Entry>> {
         let at = path(at)?;
@@ -141,14 +150,27 @@ impl FileSystem for Ext {
 
     fn stat(&self, at: &[u8]) -> Result<Stat> {
         let at = path(at)?;
+        self.run(|| self.fs.symlink_metadata(&at).map(|data| stat_of(&data)))
+    }
+
+    fn list_stat(&self, at: &[u8], limit: usize) -> Result<Vec<(Entry, Stat)>> {
+        let at = path(at)?;
+        // By the inodes that the entries name: a path would be looked up name by name for each.
         self.run(|| {
-            let data = self.fs.symlink_metadata(&at)?;
-            Ok(Stat {
-                kind: kind(data.file_type()),
-                len: data.len(),
-                mode: Some(u32::from(data.mode()) & 0o7777),
-                uid: Some(data.uid()),
-            })
+            let mut entries = Vec::new();
+            for entry in self.fs.read_dir(&at)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name.as_ref();
+                if entries.len() >= limit {
+                    break;
+                }
+                if name != b"." && name != b".." {
+                    let stat = stat_of(&entry.metadata()?);
+                    entries.push((Entry { name: name.to_vec(), kind: stat.kind }, stat));
+                }
+            }
+            Ok(entries)
         })
     }
 

@@ -105,6 +105,20 @@ pub trait FileSystem {
     /// [`FsError`].
     fn stat(&self, path: &[u8]) -> Result<Stat>;
 
+    /// The names in a directory with what each is, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`FsError`].
+    fn list_stat(&self, path: &[u8], limit: usize) -> Result<Vec<(Entry, Stat)>> {
+        let entries = self.list(path)?;
+        let base = if path == b"/" { &[] } else { path };
+        let named = entries.into_iter().take(limit).map(|entry| {
+            let stat = self.stat(&[base, b"/", &entry.name].concat())?;
+            Ok((entry, stat))
+        });
+        named.collect()
+    }
+
     /// What a link says.
     ///
     /// # Errors

@@ -188,32 +188,48 @@ impl<S: Source> Hive<S> {
     /// # Errors
     /// [`Fault`].
     pub fn value(&self, key: &Key, name: &str) -> Result<Option<Value>> {
-        if key.values == 0 {
-            return Ok(None);
-        }
-        let count = usize::try_from(key.values.min(MAX_CHILDREN)).unwrap_or(0);
-        let list = self.cell(key.values_at, count.saturating_mul(4))?;
         let wanted = name.to_uppercase();
-        for at in list.chunks_exact(4).take(count).filter_map(|entry| le32(entry, 0)) {
-            let cell = self.cell(at, FIRST)?;
-            let broken = |why| Fault::Cell { at: place(at), why };
-            if !cell.starts_with(b"vk") {
-                return Err(broken("holds no value"));
-            }
-            let len = usize::from(le16(&cell, 2).unwrap_or(0));
-            let latin = le16(&cell, 16).is_some_and(|flags| flags & 1 != 0);
-            let cell = if len.saturating_add(20) > cell.len() {
-                self.cell(at, len.saturating_add(20))?
-            } else {
-                cell
-            };
-            let text =
-                cell.get(20..len.saturating_add(20)).ok_or_else(|| broken("has a name that leaves it"))?;
-            if value::text(text, latin).to_uppercase() == wanted {
+        for at in self.values_of(key)? {
+            let (name, cell) = self.value_at(at)?;
+            if name.to_uppercase() == wanted {
                 return self.decode(&cell).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// The values of a key with their names, at most `limit` of them.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn values(&self, key: &Key, limit: usize) -> Result<Vec<(String, Value)>> {
+        let places = self.values_of(key)?.into_iter().take(limit);
+        places.map(|at| self.value_at(at).and_then(|(name, cell)| Ok((name, self.decode(&cell)?)))).collect()
+    }
+
+    /// Places of the values of a key.
+    fn values_of(&self, key: &Key) -> Result<Vec<u32>> {
+        if key.values == 0 {
+            return Ok(Vec::new());
+        }
+        let count = usize::try_from(key.values.min(MAX_CHILDREN)).unwrap_or(0);
+        let list = self.cell(key.values_at, count.saturating_mul(4))?;
+        Ok(list.chunks_exact(4).take(count).filter_map(|entry| le32(entry, 0)).collect())
+    }
+
+    /// A value's name and its cell.
+    fn value_at(&self, at: u32) -> Result<(String, Vec<u8>)> {
+        let cell = self.cell(at, FIRST)?;
+        let broken = |why| Fault::Cell { at: place(at), why };
+        if !cell.starts_with(b"vk") {
+            return Err(broken("holds no value"));
+        }
+        let len = usize::from(le16(&cell, 2).unwrap_or(0));
+        let latin = le16(&cell, 16).is_some_and(|flags| flags & 1 != 0);
+        let cell =
+            if len.saturating_add(20) > cell.len() { self.cell(at, len.saturating_add(20))? } else { cell };
+        let text = cell.get(20..len.saturating_add(20)).ok_or_else(|| broken("has a name that leaves it"))?;
+        Ok((value::text(text, latin), cell))
     }
 
     /// The data of a value's cell.

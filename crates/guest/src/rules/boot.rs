@@ -488,12 +488,18 @@ pub(super) fn console(case: &Case<'_>, hits: &mut Hits) {
         let serial = entry.arguments("console").iter().any(|console| {
             console.starts_with("ttyS") || console.starts_with("ttyAMA") || console.starts_with("hvc")
         });
+        let place = match &entry.seen {
+            Seen::File { path, .. } => Seen::line(path.clone(), entry.kernel_line),
+            other => other.clone(),
+        };
         if !serial {
-            let place = match &entry.seen {
-                Seen::File { path, .. } => Seen::line(path.clone(), entry.kernel_line),
-                other => other.clone(),
-            };
             hits.add("no console=ttyS0 on the command line: the place's console shows nothing", place);
+        } else if matches!(case.place.id, "gcp" | "azure")
+            && let Some(word) = ["quiet", "rhgb", "splashimage"]
+                .into_iter()
+                .find(|word| entry.has(word) || entry.argument(word).is_some())
+        {
+            hits.add(format!("{word} on the command line keeps the start from being told"), place);
         }
     }
 }

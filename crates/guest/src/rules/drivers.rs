@@ -179,6 +179,9 @@ pub(super) fn fs(case: &Case<'_>, hits: &mut Hits) {
 
 /// kmod.blacklist
 pub(super) fn blacklist(case: &Case<'_>, hits: &mut Hits) {
+    if case.place.id == "azure" {
+        seed(case, hits);
+    }
     let early: Vec<&str> = case
         .place
         .needs
@@ -224,6 +227,34 @@ pub(super) fn blacklist(case: &Case<'_>, hits: &mut Hits) {
                     format!("the configuration inside the initramfs forbids {module}, which is needed"),
                     kernel.early_place(),
                 );
+            }
+        }
+    }
+}
+
+/// Azure gives a new machine its user on a disk of UDF, and its agent reads VFAT: neither may be forbidden ("Prepare
+/// Linux for imaging").
+fn seed(case: &Case<'_>, hits: &mut Hits) {
+    let tree = &case.examination.tree;
+    for dir in ["/etc/modprobe.d", "/usr/lib/modprobe.d"] {
+        for name in tree.names(dir).iter().filter(|name| name.ends_with(".conf")) {
+            let path = format!("{dir}/{name}");
+            let text = tree.text(&path).unwrap_or_default();
+            for (number, line) in crate::text::lines(&text) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let module = match words.as_slice() {
+                    ["blacklist", module, ..] => module,
+                    ["install", module, program, ..]
+                        if ["/true", "/false"].iter().any(|end| program.ends_with(end)) =>
+                    {
+                        module
+                    }
+                    _ => continue,
+                };
+                if matches!(*module, "udf" | "vfat") {
+                    let what = format!("{module} is forbidden, and by it the machine gets its user");
+                    hits.add_as(Impact::NoLogin, what, Seen::line(path.clone(), number));
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Rules for images that others will start.
 
-use super::{Case, Hits};
+use super::{Case, Hits, Impact};
+use crate::facts::Seen;
 use crate::facts::access::Password;
 use crate::facts::secrets::SecretKind;
 
@@ -72,5 +73,57 @@ pub(super) fn passwords(case: &Case<'_>, hits: &mut Hits) {
 pub(super) fn second_root(case: &Case<'_>, hits: &mut Hits) {
     for account in case.report.accounts.iter().filter(|account| account.uid == 0 && account.name != "root") {
         hits.add(format!("{} is a second root", account.name), account.seen.clone());
+    }
+}
+
+/// sec.suid
+pub(super) fn set_uid(case: &Case<'_>, hits: &mut Hits) {
+    let found = &case.report.set_uid;
+    for seen in &found.misplaced {
+        hits.add_as(
+            Impact::Hygiene,
+            "whoever runs it becomes root, and it lies where users may put files",
+            seen.clone(),
+        );
+    }
+    for seen in &found.writable {
+        hits.add_as(
+            Impact::Hygiene,
+            "whoever runs it becomes root, and others than root may change it",
+            seen.clone(),
+        );
+    }
+    for (seen, mode) in &found.open {
+        let what = format!("anybody may put programs there (mode {mode:o})");
+        hits.add_fix(what, seen.clone(), format!("chmod o-w {seen}"));
+    }
+    for seen in &found.unknown {
+        let what = "whoever runs it becomes root, and no distribution is known to ship it so";
+        hits.add_as(Impact::Advice, what, seen.clone());
+    }
+    if let Some(why) = &found.cut {
+        hits.unknown(why.clone());
+    }
+}
+
+/// Of a hundred free blocks so many are filled before it is worth a word: a few are what a file system frees itself.
+const FREED_PERCENT: u32 = 5;
+
+/// sec.freed-space
+pub(super) fn freed_space(case: &Case<'_>, hits: &mut Hits) {
+    if !case.is_linux() {
+        return;
+    }
+    let Some(root) = case.report.root() else { return };
+    match &case.report.freed {
+        None => hits.unknown(format!("free blocks of the root ({}) were not looked at", root.probed.kind)),
+        Some(freed) if freed.filled.saturating_mul(100) >= freed.looked.saturating_mul(FREED_PERCENT) => {
+            let what = format!(
+                "of {} free blocks of the root that were looked at, {} hold something",
+                freed.looked, freed.filled
+            );
+            hits.add(what, Seen::Volume { volume: root.place.to_string() });
+        }
+        Some(_) => {}
     }
 }

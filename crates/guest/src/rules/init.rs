@@ -53,6 +53,47 @@ pub(super) fn cmdline(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// boot.rootdelay: Azure's pages ask for it where the root lies on a disk that the hypervisor shows late.
+pub(super) fn root_delay(case: &Case<'_>, hits: &mut Hits) {
+    for entry in default_entries(case).into_iter().filter(|_| case.place.id == "azure") {
+        if entry.argument("rootdelay").is_none() {
+            hits.add("no rootdelay=300 on the command line", place(entry));
+        }
+    }
+}
+
+/// The first kernel whose NUMA works with the tables of Hyper-V.
+const NUMA: (u32, u32, u32) = (2, 6, 37);
+
+/// boot.numa
+pub(super) fn numa(case: &Case<'_>, hits: &mut Hits) {
+    for entry in default_entries(case).into_iter().filter(|_| case.place.id == "azure") {
+        let kernel = case.report.kernels.iter().find(|it| Some(&it.path) == entry.kernel_path.as_ref());
+        let Some(kernel) = kernel else { continue };
+        let old = version(&kernel.release).is_some_and(|version| version < NUMA);
+        if old && entry.argument("numa") != Some("off") {
+            let what = format!("numa=off is not on the command line, and the kernel is {}", kernel.release);
+            hits.add(what, place(entry));
+        }
+    }
+}
+
+/// The three numbers that a kernel's release begins with.
+fn version(release: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = release.split(['.', '-', '_', '+']).map_while(|word| word.parse().ok());
+    Some((numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
+}
+
+/// boot.acpi
+pub(super) fn acpi(case: &Case<'_>, hits: &mut Hits) {
+    for entry in default_entries(case) {
+        if let Some(word) = ["off", "0"].into_iter().find(|word| entry.argument("acpi") == Some(word)) {
+            let what = format!("acpi={word} on the command line switches off what the place talks to it by");
+            hits.add(what, place(entry));
+        }
+    }
+}
+
 /// init.systemd
 pub(super) fn init(case: &Case<'_>, hits: &mut Hits) {
     if !case.is_linux() {

@@ -177,6 +177,16 @@ pub(super) fn config(case: &Case<'_>, hits: &mut Hits) {
             hits.add(format!("{name} {value}"), seen.clone());
         }
     }
+    loose_keys(case, hits);
+    // Tencent's console sets the password of root.
+    let root =
+        ssh.setting("PermitRootLogin").filter(|(value, _)| case.place.id == "tencent" && *value == "no");
+    if let Some((value, seen)) = root {
+        hits.add(
+            format!("PermitRootLogin {value}: the password that the place sets is that of root"),
+            seen.clone(),
+        );
+    }
     if let Some((value, seen)) = ssh.setting("PermitEmptyPasswords").filter(|(value, _)| *value == "yes") {
         hits.add_as(Impact::Hygiene, format!("PermitEmptyPasswords {value}"), seen.clone());
     }
@@ -188,6 +198,28 @@ pub(super) fn config(case: &Case<'_>, hits: &mut Hits) {
             format!("PasswordAuthentication {value}: choose a key when the machine is made"),
             seen.clone(),
         );
+    }
+}
+
+/// Keys that sshd does not read: their file, its directory or the home may be written by others, or belongs to
+/// somebody else (sshd_config(5), StrictModes).
+fn loose_keys(case: &Case<'_>, hits: &mut Hits) {
+    if case.report.ssh.setting("StrictModes").is_some_and(|(value, _)| value.eq_ignore_ascii_case("no")) {
+        return;
+    }
+    for account in &case.report.accounts {
+        let Some(Seen::File { path, .. }) = &account.authorized_keys_seen else { continue };
+        for path in [path.clone(), format!("{}/.ssh", account.home), account.home.clone()] {
+            let Ok(stat) = case.examination.tree.stat(&path) else { continue };
+            let what = match (stat.mode, stat.uid) {
+                (Some(mode), _) if mode & 0o022 != 0 => format!("others may write to it (mode {mode:o})"),
+                (_, Some(uid)) if uid != 0 && uid != account.uid => format!("it belongs to user {uid}"),
+                _ => continue,
+            };
+            let what = format!("{what}: the server does not take the keys of {}", account.name);
+            let fix = format!("chown {} {path}; chmod go-w {path}", account.name);
+            hits.add_fix(what, Seen::file(path), fix);
+        }
     }
 }
 

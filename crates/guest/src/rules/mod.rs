@@ -6,6 +6,7 @@ mod drivers;
 mod hygiene;
 mod init;
 mod login;
+mod meta;
 mod mounts;
 mod network;
 pub mod places;
@@ -26,7 +27,7 @@ pub use places::{Firmware, PLACES, Place, place};
 pub use table::RULES;
 
 /// Version of the rules. Grows when a rule does, so that stored results can be told from new ones.
-pub const RULE_SET: &str = "4";
+pub const RULE_SET: &str = "5";
 
 /// A row: what can be found, said before anything is.
 pub struct Rule {

@@ -168,6 +168,23 @@ pub(super) fn several(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// net.ipv6-only
+pub(super) fn ipv6_only(case: &Case<'_>, hits: &mut Hits) {
+    let automatic = case.report.network.services.contains(&"networkmanager")
+        && case.report.network.no_auto_default.is_none();
+    if rendered(case) || automatic || live(case).any(Interface::has_ipv4) {
+        return;
+    }
+    for interface in live(case) {
+        if let Some(seen) = &interface.ipv6 {
+            hits.add(
+                format!("{} has IPv6, and nothing asks for an address of IPv4", named(interface)),
+                seen.clone(),
+            );
+        }
+    }
+}
+
 /// net.firewall
 pub(super) fn firewall(case: &Case<'_>, hits: &mut Hits) {
     if let Some(seen) = &case.report.network.firewall {

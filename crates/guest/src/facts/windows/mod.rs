@@ -1,5 +1,6 @@
 //! Facts about a Windows: what its files and its registry say, gathered without judging them.
 
+mod policy;
 mod registry;
 mod start;
 
@@ -18,10 +19,15 @@ use crate::hive::{Hive, Source};
 use crate::tree::Tree;
 use crate::volume::{Content, Layout};
 
+pub(crate) use policy::servicing;
+pub use policy::{Answer, Firewall, Said, Update};
 pub use start::{Bcd, Chain};
 
 /// Where Windows keeps its hives.
 const CONFIG: &str = "/Windows/System32/config";
+
+/// A hive of the guest.
+type File<'a> = Hive<HiveFile<'a>>;
 
 /// Everything known about a Windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +66,20 @@ pub struct Windows {
     pub fixed_addresses: Vec<(String, String)>,
     /// Agents that set up a new machine: their services.
     pub agents: Vec<String>,
+    /// The updates among those that rules ask for.
+    pub updates: Answer<Vec<Update>>,
+    /// What was installed waits for a start (`RebootPending`).
+    pub reboot_pending: bool,
+    /// What keeps devices from being installed.
+    pub device_install: Answer<Vec<Said>>,
+    /// Virus scanners among its programs.
+    pub scanners: Vec<Said>,
+    /// Its firewall.
+    pub firewall: Answer<Firewall>,
+    /// `PagingFiles`: "C:\\pagefile.sys 0 0".
+    pub page_files: Answer<Vec<String>>,
+    /// The server that it asks for a licence.
+    pub licence_server: Option<String>,
     /// How a BIOS starts it.
     pub bios: Option<Chain>,
     /// How UEFI starts it.
@@ -224,18 +244,28 @@ pub(super) fn read(
         clock_utc: false,
         fixed_addresses: Vec::new(),
         agents: Vec::new(),
+        updates: Answer::Read(Vec::new()),
+        reboot_pending: false,
+        device_install: Answer::Read(Vec::new()),
+        scanners: Vec::new(),
+        firewall: Answer::Unread(String::new()),
+        page_files: Answer::Read(Vec::new()),
+        licence_server: None,
         bios: start::bios(disks, layout, tree)?,
         uefi: start::uefi(layout, esps, tree),
     };
     let mut host = None;
-    if let Some(system) = hive(tree, "SYSTEM", &mut windows) {
-        let read = registry::system(&system, tree, &mut windows);
+    let system = hive(tree, "SYSTEM", &mut windows);
+    if let Some(system) = &system {
+        let read = registry::system(system, tree, &mut windows);
         host = noted(read, "SYSTEM", &mut windows).flatten();
     }
-    if let Some(software) = hive(tree, "SOFTWARE", &mut windows) {
-        let read = registry::software(&software, &mut windows);
+    let software = hive(tree, "SOFTWARE", &mut windows);
+    if let Some(software) = &software {
+        let read = registry::software(software, &mut windows);
         noted(read, "SOFTWARE", &mut windows);
     }
+    policy::read(system.as_ref(), software.as_ref(), &mut windows);
     let program = "/Windows/System32/ntoskrnl.exe";
     let kernel = tree.head(program, 4096).ok().and_then(|head| super::boot::pe(&head));
     // A kernel that is packed is asked for in the registry.
@@ -253,7 +283,7 @@ pub(super) fn read(
 }
 
 /// Opens a hive and notes how it is.
-fn hive<'a>(tree: &'a Tree, name: &'static str, windows: &mut Windows) -> Option<Hive<HiveFile<'a>>> {
+fn hive<'a>(tree: &'a Tree, name: &'static str, windows: &mut Windows) -> Option<File<'a>> {
     let path = format!("{CONFIG}/{name}");
     let logs = ["LOG1", "LOG2", "LOG"]
         .iter()

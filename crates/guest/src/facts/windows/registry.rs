@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 
 use super::super::os::Os;
-use super::{Driver, Filter, HiveFile, Version, Windows};
-use crate::hive::{Hive, Key, Result};
+use super::{Driver, File, Filter, Version, Windows};
+use crate::hive::{Key, Result};
 use crate::tree::Tree;
-
-type File<'a> = Hive<HiveFile<'a>>;
 
 /// Drivers that places need: of disks, their buses, and network cards.
 const DRIVERS: [&str; 24] = [

@@ -1,6 +1,6 @@
 //! Rows about the network, the login, and what an image should not carry.
 
-use super::super::{Impact, Rule, hygiene, login, network};
+use super::super::{Impact, Rule, hygiene, login, meta, network};
 
 pub(super) const OS_SUPPORTED: Rule = Rule {
     id: "os.supported",
@@ -103,7 +103,7 @@ pub(super) const NET_MULTI_NIC: Rule = Rule {
 
 pub(super) const NET_FIREWALL: Rule = Rule {
     id: "net.firewall",
-    inspects: "iptables, nftables and ufw rules loaded at boot",
+    inspects: "iptables, nftables, ufw and firewalld rules loaded at boot",
     summary: "the firewall does not let SSH in",
     effect: "it starts, and nobody can log in over the network",
     fix: "allow port 22",
@@ -224,7 +224,7 @@ pub(super) const SSH_DAEMON: Rule = Rule {
 
 pub(super) const SSH_CONFIG: Rule = Rule {
     id: "ssh.config",
-    inspects: "sshd_config",
+    inspects: "sshd_config; owner and permissions on the way to authorized_keys",
     summary: "the SSH server is set up for another place",
     effect: "logins may be refused",
     fix: "change the line",
@@ -345,7 +345,7 @@ pub(super) const SEC_BACKDOOR: Rule = Rule {
 
 pub(super) const SEC_SECRETS: Rule = Rule {
     id: "sec.secrets",
-    inspects: "credentials of clouds, registries, repositories",
+    inspects: "credentials of clouds, registries, repositories; dumps of memory",
     summary: "credentials may be in the image",
     effect: "whoever has the image has them",
     fix: "delete the file, and replace the credentials",
@@ -367,9 +367,9 @@ pub(super) const SEC_SEED: Rule = Rule {
 
 pub(super) const SEC_HISTORY: Rule = Rule {
     id: "sec.history",
-    inspects: "shell histories",
+    inspects: "shell histories, known_hosts",
     summary: "histories are in the image",
-    effect: "they often hold passwords",
+    effect: "they often hold passwords, and name the machines that were visited",
     fix: "delete the file",
     impact: Impact::Advice,
     tencent_error: None,
@@ -385,4 +385,59 @@ pub(super) const SEC_LOGS: Rule = Rule {
     impact: Impact::Advice,
     tencent_error: None,
     run: hygiene::logs,
+};
+
+pub(super) const NET_IPV6_ONLY: Rule = Rule {
+    id: "net.ipv6-only",
+    inspects: "families of addresses in ifupdown, netplan, ifcfg, NetworkManager, networkd",
+    summary: "the network is of IPv6 only",
+    effect: "places that give an address of IPv4 cannot reach it",
+    fix: "ask for an address of IPv4 as well: dhcp4: true, DHCP=yes, BOOTPROTO=dhcp, method=auto",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: network::ipv6_only,
+};
+
+pub(super) const SEC_SUID: Rule = Rule {
+    id: "sec.suid",
+    inspects: "set-uid files in directories of programs, homes and /tmp; permissions of the directories in PATH",
+    summary: "a program makes whoever runs it root, or could be replaced by anybody",
+    effect: "it is a usual way to leave a door open",
+    fix: "look which package it is of (dpkg -S FILE, rpm -qf FILE); if of none: chmod u-s FILE",
+    impact: Impact::Hygiene,
+    tencent_error: None,
+    run: hygiene::set_uid,
+};
+
+pub(super) const SEC_FREED_SPACE: Rule = Rule {
+    id: "sec.freed-space",
+    inspects: "free blocks of the root's file system, some of all (ext2 to ext4)",
+    summary: "free blocks hold what was deleted",
+    effect: "deleted files can be read by whoever has the image, and it is longer than it need be",
+    fix: "in the running guest: fstrim -av; or from outside: zerofree DEVICE, virt-sparsify",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: hygiene::freed_space,
+};
+
+pub(super) const META_OS: Rule = Rule {
+    id: "meta.os",
+    inspects: "os-release and the programs' machine against what the place can be told",
+    summary: "the place must be told something else than what it is",
+    effect: "the import asks for a system or a machine that is not in its list",
+    fix: "look into the place's list of systems",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: meta::system,
+};
+
+pub(super) const META_LICENSE: Rule = Rule {
+    id: "meta.license",
+    inspects: "os-release, marks of rented systems (RHUI, SUSE's region server), KeyManagementServiceName",
+    summary: "the system's licence is a matter of the place",
+    effect: "it may not be activated or get updates there, or be paid for twice",
+    fix: "subscribe it at the new place: subscription-manager register, SUSEConnect -r CODE",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: meta::licence,
 };

@@ -70,8 +70,8 @@ pub(super) const BOOT_KERNEL: Rule = Rule {
 
 pub(super) const BOOT_CONSOLE: Rule = Rule {
     id: "boot.console",
-    inspects: "console= of the default entry",
-    summary: "the kernel does not speak on the serial line",
+    inspects: "console=, quiet, rhgb and splashimage of the default entry",
+    summary: "the start is not told on the serial line",
     effect: "the place's console stays empty, so a failed start cannot be seen",
     fix: "add console=tty0 console=ttyS0,115200 to GRUB_CMDLINE_LINUX and run update-grub",
     impact: Impact::Advice,
@@ -110,6 +110,39 @@ pub(super) const BOOT_CMDLINE: Rule = Rule {
     impact: Impact::WillNotBoot,
     tencent_error: None,
     run: init::cmdline,
+};
+
+pub(super) const BOOT_ROOTDELAY: Rule = Rule {
+    id: "boot.rootdelay",
+    inspects: "rootdelay= of the default entry",
+    summary: "the initramfs does not wait for a disk that comes late",
+    effect: "on a busy host the root may be looked for before it is there",
+    fix: "add rootdelay=300 to GRUB_CMDLINE_LINUX in /etc/default/grub and run update-grub",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: init::root_delay,
+};
+
+pub(super) const BOOT_NUMA: Rule = Rule {
+    id: "boot.numa",
+    inspects: "numa= of the default entry, where the kernel is older than 2.6.37",
+    summary: "an old kernel uses tables of the memory that it does not understand",
+    effect: "it may stop early on machines of several nodes",
+    fix: "add numa=off to GRUB_CMDLINE_LINUX in /etc/default/grub and run update-grub",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: init::numa,
+};
+
+pub(super) const BOOT_ACPI: Rule = Rule {
+    id: "boot.acpi",
+    inspects: "acpi= of the default entry",
+    summary: "ACPI is switched off",
+    effect: "it cannot be shut down from outside, and places that show their devices by ACPI show none",
+    fix: "take acpi=off out of GRUB_CMDLINE_LINUX in /etc/default/grub and run update-grub",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: init::acpi,
 };
 
 pub(super) const INIT_SYSTEMD: Rule = Rule {
@@ -235,7 +268,7 @@ pub(super) const KMOD_FS: Rule = Rule {
 
 pub(super) const KMOD_BLACKLIST: Rule = Rule {
     id: "kmod.blacklist",
-    inspects: "modprobe.d in the initramfs and the command line",
+    inspects: "modprobe.d in the initramfs and the system, and the command line",
     summary: "a driver that is needed is forbidden",
     effect: "the kernel finds no disk",
     fix: "remove the line, then update-initramfs -u, or dracut -f",

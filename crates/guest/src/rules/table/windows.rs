@@ -1,6 +1,6 @@
 //! Rows about Windows.
 
-use super::super::windows::{self, drivers, state};
+use super::super::windows::{self, drivers, policy, state};
 use super::super::{Impact, Rule};
 
 pub(super) const WIN_PLACE: Rule = Rule {
@@ -148,7 +148,7 @@ pub(super) const WIN_SYSPREP: Rule = Rule {
 
 pub(super) const WIN_UPDATE: Rule = Rule {
     id: "win.update",
-    inspects: "WinSxS\\pending.xml",
+    inspects: "WinSxS\\pending.xml, RebootPending of the servicing stack",
     summary: "an update is half done",
     effect: "the first start takes long and may fail where drivers are new",
     fix: "start it once and let it finish; or dism /image:D:\\ /cleanup-image /revertpendingactions",
@@ -210,4 +210,59 @@ pub(super) const WIN_ADDRESS: Rule = Rule {
     impact: Impact::Advice,
     tencent_error: None,
     run: state::address,
+};
+
+pub(super) const WIN_HOTFIX: Rule = Rule {
+    id: "win.hotfix",
+    inspects: "build and revision, and the packages of the servicing stack",
+    summary: "an update is installed after which machines were known to fail",
+    effect: "machines did not start or lost their network until its maker replaced it",
+    fix: "install a later cumulative update; or with the disk attached to another Windows as D: dism /image:D:\\ /get-packages, then dism /image:D:\\ /remove-package /packagename:NAME",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: policy::hotfix,
+};
+
+pub(super) const WIN_SHA2: Rule = Rule {
+    id: "win.sha2",
+    inspects: "KB4474419 and KB3033929 among the packages of the servicing stack, on Windows 7 and Server 2008 R2",
+    summary: "Windows cannot check signatures of SHA-2",
+    effect: "drivers of today, of virtio and of clouds, are refused: 0xc0000428 where the disk needs one",
+    fix: "install KB4474419 (its own prerequisite is KB4490628): wusa.exe windows6.1-kb4474419-v3-x64.msu /quiet",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: policy::sha2,
+};
+
+pub(super) const WIN_DEVINSTALL: Rule = Rule {
+    id: "win.devinstall",
+    inspects: "DeviceInstallDisabled, the policy DeviceInstall\\Restrictions, virus scanners among the programs",
+    summary: "devices of a new place may not be installed",
+    effect: "network card and disks of the new machine stay without a driver, unless they had one before",
+    fix: "reg delete HKLM\\SYSTEM\\CurrentControlSet\\Services\\DeviceInstall\\Parameters /v DeviceInstallDisabled /f; take the policy back: gpedit.msc, System, Device Installation Restrictions",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: policy::device_install,
+};
+
+pub(super) const WIN_FIREWALL: Rule = Rule {
+    id: "win.firewall",
+    inspects: "SharedAccess\\Parameters\\FirewallPolicy: PublicProfile and FirewallRules, and the domain's policy",
+    summary: "the firewall does not let Remote Desktop in",
+    effect: "it starts, and nobody can log in over the network",
+    fix: "netsh advfirewall firewall set rule group=\"@FirewallAPI.dll,-28752\" new enable=yes profile=any",
+    impact: Impact::NoLogin,
+    tencent_error: None,
+    run: policy::firewall,
+};
+
+pub(super) const WIN_PAGEFILE: Rule = Rule {
+    id: "win.pagefile",
+    inspects: "PagingFiles, and pagefile.sys on drive C",
+    summary: "the page file is in the image, or on a drive that is not",
+    effect: "it makes the image longer and tells what was in the memory; without its drive Windows starts with a small one",
+    fix: "wmic computersystem set AutomaticManagedPagefile=True",
+    impact: Impact::Advice,
+    tencent_error: None,
+    run: policy::page_file,
 };

@@ -3,6 +3,7 @@
 
 pub(super) mod drivers;
 mod needs;
+pub(super) mod policy;
 pub(super) mod state;
 
 use kiln_disk::partition::{PartitionType, Scheme, types};
@@ -13,7 +14,7 @@ use crate::facts::windows::Chain;
 use crate::volume::Content;
 
 /// Rules about any system; all others, but for `win.`, are about Linux.
-const ANY: [&str; 22] = [
+const ANY: [&str; 23] = [
     "container.iso",
     "part.table",
     "os.root",
@@ -36,6 +37,7 @@ const ANY: [&str; 22] = [
     "os.arch",
     "lvm.spanning",
     "fs.size",
+    "meta.license",
 ];
 
 /// What to type in a Windows where a row about any system says how on Linux.

@@ -3,6 +3,7 @@
 use super::super::{Case, Hits, Impact};
 use super::needs;
 use crate::facts::Seen;
+use crate::facts::windows::servicing;
 
 const CURRENT_VERSION: &str = "Microsoft\\Windows NT\\CurrentVersion";
 
@@ -46,8 +47,11 @@ pub(in super::super) fn sysprep(case: &Case<'_>, hits: &mut Hits) {
 
 /// win.update
 pub(in super::super) fn update(case: &Case<'_>, hits: &mut Hits) {
-    if case.report.windows.as_ref().is_some_and(|windows| windows.update_pending) {
+    let Some(windows) = &case.report.windows else { return };
+    if windows.update_pending {
         hits.add("an update waits for the next start", Seen::file("/Windows/WinSxS/pending.xml"));
+    } else if windows.reboot_pending {
+        hits.add("an update waits for the next start", windows.seen("SOFTWARE", &servicing("RebootPending")));
     }
 }
 
