@@ -72,6 +72,17 @@ impl Alpine {
         self.dir.path().join("tree").join(path)
     }
 
+    /// A file with permission bits and owner.
+    fn write_as(&self, path: &str, mode: u32, uid: u32) {
+        self.write(path, "#!/bin/sh\n");
+        std::os::unix::fs::chown(self.path(path), Some(uid), Some(0)).unwrap();
+        self.mode(path, mode);
+    }
+
+    fn mode(&self, path: &str, mode: u32) {
+        std::fs::set_permissions(self.path(path), Permissions::from_mode(mode)).unwrap();
+    }
+
     fn write(&self, path: &str, content: &str) {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -80,9 +91,17 @@ impl Alpine {
 
     /// The tree as one ext4 that covers the disk, with a boot sector in its first block.
     fn whole_disk(&self) -> Examination {
+        self.disk_over(0)
+    }
+
+    /// The same on a disk that was full of a byte before.
+    fn disk_over(&self, before: u8) -> Examination {
         let disk = self.dir.path().join("disk.raw");
         std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
-        let words = ["-q", "-F", "-t", "ext4", "-O", "^64bit", "-L", "/", "-d"];
+        if before != 0 {
+            std::fs::write(&disk, vec![before; 128 << 20]).unwrap();
+        }
+        let words = ["-q", "-F", "-t", "ext4", "-O", "^64bit", "-E", "nodiscard", "-L", "/", "-d"];
         let mut mke2fs = Command::new("/usr/sbin/mke2fs");
         let done = mke2fs.args(words).arg(self.path("")).arg(&disk).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -218,4 +237,212 @@ fn disk_whose_initramfs_may_make_the_root_is_not_judged() {
     let judgement = on_kvm(&look(&disk));
     assert_eq!(judgement.verdict, Verdict::WillNotBoot);
     assert!(judgement.findings.iter().any(|finding| finding.id == "os.root"), "{judgement:#?}");
+}
+
+fn at(examination: &Examination, target: &str) -> Judgement {
+    judge(examination, place(target).unwrap(), &Options::default())
+}
+
+/// What rules of these ids found: id, severity, where.
+fn found(judgement: &Judgement, ids: &[&str]) -> Vec<(&'static str, Impact, Seen)> {
+    let findings = judgement.findings.iter().filter(|finding| ids.contains(&finding.id));
+    findings.map(|finding| (finding.id, finding.severity, finding.at.clone())).collect()
+}
+
+/// Rules about what is wrong with few systems.
+const RARE: [&str; 11] = [
+    "sec.suid",
+    "sec.freed-space",
+    "sec.secrets",
+    "sec.history",
+    "net.ipv6-only",
+    "net.firewall",
+    "meta.license",
+    "boot.acpi",
+    "boot.numa",
+    "ssh.config",
+    "kmod.blacklist",
+];
+
+#[test]
+fn rules_about_few_systems_are_silent_about_a_clean_one() {
+    let alpine = Alpine::new();
+    alpine.mode("tmp", 0o1777);
+    alpine.write_as("usr/bin/sudo", 0o4755, 0);
+    alpine.write_as("bin/bbsuid", 0o4111, 0);
+    alpine.write_as("usr/bin/at", 0o4755, 1000);
+    alpine.write_as("usr/bin/wall", 0o2755, 0);
+    let examination = alpine.whole_disk();
+    for target in ["kvm", "tencent", "aws", "azure", "gcp", "digitalocean"] {
+        let judgement = at(&examination, target);
+        assert_eq!(found(&judgement, &RARE), [], "{target}");
+        let open: Vec<&str> = judgement.unanswered.iter().map(|open| open.id).collect();
+        assert!(open.iter().all(|id| !RARE.contains(id)), "{target}: {open:?}");
+    }
+    let freed = examination.report.freed.unwrap();
+    assert!(freed.looked >= 6 && freed.filled == 0, "{freed:?}");
+}
+
+#[test]
+fn programs_that_make_root_of_anybody_are_found_where_they_lie() {
+    let alpine = Alpine::new();
+    alpine.write_as("usr/bin/.helper", 0o4755, 0);
+    alpine.write_as("usr/bin/passwd", 0o4777, 0);
+    alpine.write_as("var/tmp/sudo", 0o4711, 0);
+    alpine.write_as("home/alpine/x", 0o4755, 0);
+    alpine.write_as("usr/sbin/not-executable", 0o4644, 0);
+    alpine.write_as("usr/local/bin/tool", 0o755, 0);
+    alpine.mode("usr/local/bin", 0o777);
+    let judgement = on_kvm(&alpine.whole_disk());
+    assert_eq!(
+        found(&judgement, &["sec.suid"]),
+        [
+            ("sec.suid", Impact::Hygiene, Seen::file("/home/alpine/x")),
+            ("sec.suid", Impact::Hygiene, Seen::file("/var/tmp/sudo")),
+            ("sec.suid", Impact::Hygiene, Seen::file("/usr/bin/passwd")),
+            ("sec.suid", Impact::Hygiene, Seen::file("/usr/local/bin")),
+            ("sec.suid", Impact::Advice, Seen::file("/usr/bin/.helper")),
+        ]
+    );
+    let open = judgement.findings.iter().find(|finding| finding.at == Seen::file("/usr/local/bin")).unwrap();
+    assert_eq!(open.fix, "chmod o-w /usr/local/bin");
+}
+
+#[test]
+fn free_blocks_are_looked_at_and_what_was_deleted_is_told() {
+    let alpine = Alpine::new();
+    let examination = alpine.disk_over(0x5a);
+    let freed = examination.report.freed.clone().unwrap();
+    assert!(freed.looked >= 6 && freed.filled == freed.looked, "{freed:?}");
+    let judgement = on_kvm(&examination);
+    let seen = Seen::Volume { volume: "the whole disk".to_owned() };
+    assert_eq!(found(&judgement, &["sec.freed-space"]), [("sec.freed-space", Impact::Advice, seen)]);
+    // Not unmounted: its bitmaps may be older than its files.
+    let disk = alpine.dir.path().join("disk.raw");
+    let mut debugfs = Command::new("/usr/sbin/debugfs");
+    assert!(debugfs.args(["-w", "-R", "ssv state 0"]).arg(&disk).output().unwrap().status.success());
+    let judgement = on_kvm(&look(&disk));
+    assert_eq!(found(&judgement, &["sec.freed-space"]), []);
+    let open: Vec<(&str, &str)> =
+        judgement.unanswered.iter().map(|open| (open.id, open.why.as_str())).collect();
+    assert_eq!(open, [("sec.freed-space", "free blocks of the root (ext4) were not looked at")]);
+}
+
+#[test]
+fn network_of_ipv6_only_is_told_apart_from_one_of_both() {
+    let ids = ["net.ipv6-only"];
+    for (lines, expected) in [
+        ("iface eth0 inet6 auto\n", true),
+        ("iface eth0 inet6 static\n  address 2001:db8::2/64\n", true),
+        ("iface eth0 inet dhcp\niface eth0 inet6 auto\n", false),
+        ("iface eth0 inet static\n  address 192.0.2.2/24\niface eth0 inet6 auto\n", false),
+        ("iface eth0 inet manual\n", false),
+    ] {
+        let alpine = Alpine::new();
+        alpine.write("etc/network/interfaces", &format!("auto lo\niface lo inet loopback\n{lines}"));
+        let seen = Seen::line("/etc/network/interfaces", 3);
+        let expected = if expected { vec![("net.ipv6-only", Impact::Advice, seen)] } else { Vec::new() };
+        assert_eq!(found(&on_kvm(&alpine.whole_disk()), &ids), expected, "{lines}");
+    }
+    for (path, text, line) in [
+        ("etc/netplan/1.yaml", "network:\n  ethernets:\n    eth0:\n      dhcp6: true\n", 4),
+        (
+            "etc/netplan/1.yaml",
+            "network:\n  ethernets:\n    eth0:\n      addresses: [\"2001:db8::2/64\"]\n",
+            4,
+        ),
+        ("etc/systemd/network/1.network", "[Match]\nName=eth0\n[Network]\nDHCP=ipv6\n", 4),
+        ("etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0\nBOOTPROTO=none\nIPV6_AUTOCONF=yes\n", 3),
+        (
+            "etc/NetworkManager/system-connections/a.nmconnection",
+            "[connection]\ninterface-name=eth0\n[ipv4]\nmethod=disabled\n[ipv6]\nmethod=auto\n",
+            6,
+        ),
+    ] {
+        let alpine = Alpine::new();
+        alpine.write("etc/network/interfaces", "");
+        alpine.write(path, text);
+        let seen = Seen::line(format!("/{path}"), line);
+        let expected = [("net.ipv6-only", Impact::Advice, seen)];
+        assert_eq!(found(&on_kvm(&alpine.whole_disk()), &ids), expected, "{path}");
+    }
+}
+
+#[test]
+fn place_is_told_system_and_licence() {
+    let ids = ["meta.os", "meta.license"];
+    let release = || Seen::file("/etc/os-release");
+    let examination = Alpine::new().whole_disk();
+    assert_eq!(found(&at(&examination, "tencent"), &ids), [("meta.os", Impact::Advice, release())]);
+    assert_eq!(found(&on_kvm(&examination), &ids), []);
+
+    let alpine = Alpine::new();
+    alpine.write(
+        "etc/os-release",
+        "ID=\"rhel\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Red Hat Enterprise Linux 9.4\"\n",
+    );
+    alpine.write("etc/yum.repos.d/redhat-rhui.repo", "[rhui]\n");
+    let examination = alpine.whole_disk();
+    let rented = ("meta.license", Impact::Advice, Seen::file("/etc/yum.repos.d/redhat-rhui.repo"));
+    let needs = ("meta.license", Impact::Advice, release());
+    assert_eq!(found(&on_kvm(&examination), &ids), std::slice::from_ref(&rented));
+    assert_eq!(found(&at(&examination, "azure"), &ids), [rented, needs.clone()]);
+    assert_eq!(found(&at(&examination, "aws"), &ids), [needs]);
+}
+
+#[test]
+fn words_of_the_command_line_are_advice_at_the_places_that_ask_for_them() {
+    let ids = ["boot.rootdelay", "boot.acpi", "boot.console", "boot.numa"];
+    let alpine = Alpine::new();
+    let examination = alpine.whole_disk();
+    let kernel = Seen::line("/boot/extlinux.conf", 9);
+    assert_eq!(found(&at(&examination, "azure"), &ids), [("boot.rootdelay", Impact::Advice, kernel)]);
+    alpine.write("boot/extlinux.conf", &MENU.replace("console=", "rootdelay=300 quiet acpi=off console="));
+    let examination = alpine.whole_disk();
+    let of = |target: &str| {
+        let found = found(&at(&examination, target), &ids);
+        assert!(found.iter().all(|(_, severity, _)| *severity == Impact::Advice), "{found:?}");
+        found.into_iter().map(|(id, ..)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(of("azure"), ["boot.console", "boot.acpi"]);
+    assert_eq!(of("gcp"), ["boot.console", "boot.acpi"]);
+    assert_eq!(of("kvm"), ["boot.acpi"]);
+}
+
+#[test]
+fn what_keeps_users_out_and_what_they_left_is_found() {
+    let alpine = Alpine::new();
+    alpine.write("etc/firewalld/firewalld.conf", "DefaultZone=drop\n");
+    alpine.write("usr/lib/firewalld/zones/drop.xml", "<zone target=\"DROP\"><short>Drop</short></zone>\n");
+    std::fs::create_dir_all(alpine.path("etc/systemd/system/multi-user.target.wants")).unwrap();
+    let unit = "etc/systemd/system/multi-user.target.wants/firewalld.service";
+    symlink("/usr/lib/systemd/system/firewalld.service", alpine.path(unit)).unwrap();
+    alpine.write("etc/modprobe.d/cis.conf", "# CIS\ninstall cramfs /bin/true\ninstall udf /bin/true\n");
+    alpine.write("etc/ssh/sshd_config", "PermitRootLogin no\n");
+    alpine.write("home/alpine/.ssh/authorized_keys", "ssh-ed25519 AAAA a@b\n");
+    alpine.write("home/alpine/.ssh/known_hosts", "host ssh-ed25519 AAAA\n");
+    for path in ["home/alpine", "home/alpine/.ssh", "home/alpine/.ssh/authorized_keys"] {
+        std::os::unix::fs::chown(alpine.path(path), Some(1000), Some(1000)).unwrap();
+    }
+    alpine.mode("home/alpine/.ssh", 0o775);
+    alpine.write("var/crash/vmcore", "memory");
+    let examination = alpine.whole_disk();
+    let all = ["net.firewall", "kmod.blacklist", "ssh.config", "sec.history", "sec.secrets"];
+    let keys = ("ssh.config", Impact::Advice, Seen::file("/home/alpine/.ssh"));
+    let root = ("ssh.config", Impact::Advice, Seen::line("/etc/ssh/sshd_config", 1));
+    let firewall = ("net.firewall", Impact::NoLogin, Seen::file("/usr/lib/firewalld/zones/drop.xml"));
+    let crash = ("sec.secrets", Impact::Hygiene, Seen::file("/var/crash/vmcore"));
+    let hosts = ("sec.history", Impact::Advice, Seen::file("/home/alpine/.ssh/known_hosts"));
+    let udf = ("kmod.blacklist", Impact::NoLogin, Seen::line("/etc/modprobe.d/cis.conf", 3));
+    let usual = [firewall, crash, keys, hosts];
+    assert_eq!(found(&on_kvm(&examination), &all), usual);
+    let [firewall, crash, keys, hosts] = usual;
+    assert_eq!(
+        found(&at(&examination, "tencent"), &all),
+        [firewall.clone(), crash.clone(), keys.clone(), root, hosts.clone()]
+    );
+    assert_eq!(found(&at(&examination, "azure"), &all), [udf, firewall, crash, keys, hosts]);
+    // A zone that knows SSH, of the administrator's own.
+    alpine.write("etc/firewalld/zones/drop.xml", "<zone target=\"DROP\"><service name=\"ssh\"/></zone>\n");
+    assert_eq!(found(&on_kvm(&alpine.whole_disk()), &["net.firewall"]), []);
 }

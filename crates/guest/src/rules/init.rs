@@ -217,3 +217,22 @@ fn runlevel(tree: &Tree, hits: &mut Hits) {
     }
     hits.add("no default runlevel is named: init asks the console for one, and waits", Seen::file(TABLE));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{NUMA, version};
+
+    #[test]
+    fn kernels_without_a_working_numa_are_those_before_2_6_37() {
+        for (release, old) in [
+            ("2.6.32-754.el6.x86_64", Some(true)),
+            ("2.6.37-1", Some(false)),
+            ("3.10.0-1160.el7.x86_64", Some(false)),
+            ("6.1.0-40-cloud-amd64", Some(false)),
+            ("6.12", Some(false)),
+            ("next", None),
+        ] {
+            assert_eq!(version(release).map(|version| version < NUMA), old, "{release}");
+        }
+    }
+}
