@@ -107,8 +107,11 @@ impl Tree {
     /// `follow_last`. `..` above the root stays at the root. The last name need not exist.
     ///
     /// # Errors
-    /// [`FsError`]; [`FsError::Links`] after 40 links.
+    /// [`FsError`]; [`FsError::Links`] after 40 links, and for a path of more than 4096 bytes.
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Vec<u8>> {
+        if path.len() > MAX_PATH {
+            return Err(FsError::Links);
+        }
         let mut todo: Vec<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
         todo.reverse();
         let (mut done, mut links) = (Vec::<Vec<u8>>::new(), 0_usize);

@@ -7,7 +7,9 @@ use kiln_disk::Disk;
 use lambutter::{BlockRead, Btrfs, Error, Path};
 
 use super::guard::guarded;
-use super::{Bytes, DiskFailed, Entry, Failure, FileSystem, FsError, Kind, Result, Root, Stat, disk_error};
+use super::{
+    Bytes, DiskFailed, Entry, Failure, FileSystem, FsError, Kind, Result, Root, Stat, disk_error, short_link,
+};
 
 /// The id of the top level subvolume.
 const TOP: u64 = 5;
@@ -113,8 +115,8 @@ impl FileSystem for BtrfsVolume {
     }
 
     fn read_link(&self, at: &[u8]) -> Result<Vec<u8>> {
-        let at = path(at)?;
-        self.run(|fs| fs.read_link(at))
+        let target = path(at)?;
+        short_link(self.stat(at)?, || self.run(|fs| fs.read_link(target)))
     }
 
     fn read(&self, file: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {

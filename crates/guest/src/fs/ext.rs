@@ -8,7 +8,7 @@ use kiln_disk::Disk;
 use kiln_disk::wire::{le16, le32};
 
 use super::guard::guarded;
-use super::{Bytes, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error};
+use super::{Bytes, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error, short_link};
 
 /// An ext file system.
 pub(super) struct Ext {
@@ -29,8 +29,6 @@ const SUPERBLOCK_AT: u64 = 1024;
 const INCOMPAT_AT: u64 = SUPERBLOCK_AT + 0x60;
 /// Groups that are opened: 128 TiB in blocks of 4 KiB. The reader holds the descriptors of all.
 const MAX_GROUPS: u64 = 1 << 20;
-/// The longest target of a link in bytes (PATH_MAX of Linux). The reader holds it whole.
-const MAX_TARGET: u64 = 4096;
 
 impl Ext4Read for Reader {
     fn read(
@@ -175,14 +173,8 @@ impl FileSystem for Ext {
     }
 
     fn read_link(&self, at: &[u8]) -> Result<Vec<u8>> {
-        let at = path(at)?;
-        self.run(|| {
-            let len = self.fs.symlink_metadata(&at)?.len();
-            if len > MAX_TARGET {
-                return Ok(Err(FsError::Damaged(format!("a link to {len} bytes"))));
-            }
-            Ok(Ok(self.fs.read_link(&at)?.as_ref().to_vec()))
-        })?
+        let target = path(at)?;
+        short_link(self.stat(at)?, || self.run(|| Ok(self.fs.read_link(&target)?.as_ref().to_vec())))
     }
 
     fn read(&self, at_path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {

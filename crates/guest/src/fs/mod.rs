@@ -176,6 +176,18 @@ pub fn open(disk: &Arc<dyn Disk>, content: Content, root: &Root) -> Result<Box<d
     })
 }
 
+/// The longest link: no path is longer (`PATH_MAX`), and no file system here keeps more than one block for it.
+const MAX_LINK: u64 = 4096;
+
+/// What a link says, once what it is says that this is short: readers make room for as much as an inode claims.
+fn short_link(stat: Stat, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    match (stat.kind, stat.len) {
+        (Kind::Link, 0..=MAX_LINK) => read(),
+        (Kind::Link, len) => Err(FsError::Damaged(format!("a link of {len} bytes"))),
+        _ => Err(FsError::WrongKind),
+    }
+}
+
 /// The disk as the readers of other people want it; keeps the error that they would lose.
 pub(crate) struct Bytes {
     disk: Arc<dyn Disk>,

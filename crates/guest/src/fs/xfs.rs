@@ -7,7 +7,9 @@ use kiln_disk::Disk;
 use lamxfs::{BlockRead, EntryKind, Error, Path, Xfs};
 
 use super::guard::guarded;
-use super::{Bytes, DiskFailed, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error};
+use super::{
+    Bytes, DiskFailed, Entry, Failure, FileSystem, FsError, Kind, Result, Stat, disk_error, short_link,
+};
 
 /// An XFS file system.
 pub(super) struct XfsVolume {
@@ -87,7 +89,7 @@ impl FileSystem for XfsVolume {
     }
 
     fn read_link(&self, at: &[u8]) -> Result<Vec<u8>> {
-        self.run(|fs| fs.read_link(Path::new(at)))
+        short_link(self.stat(at)?, || self.run(|fs| fs.read_link(Path::new(at))))
     }
 
     fn read(&self, path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {

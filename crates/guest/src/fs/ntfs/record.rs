@@ -231,6 +231,60 @@ mod tests {
     }
 
     #[test]
+    fn runs_whose_sums_pass_the_largest_number_are_no_runs() {
+        let most = [0xff_u8; 8];
+        let long = |length: &[u8], place: &[u8]| {
+            let head = u8::try_from(place.len() << 4 | length.len()).unwrap();
+            [&[head], length, place, &[0]].concat()
+        };
+        // Lengths and places of eight bytes, negative and as large as there are; a first cluster that leaves no room.
+        let large = i64::MAX.to_le_bytes();
+        for (bytes, first) in [
+            (long(&most, &[1]), 0),
+            (long(&large, &[1]), u64::MAX),
+            (long(&[1], &most), 0),
+            (long(&[1], &large), 0),
+            (long(&[1], &i64::MIN.to_le_bytes()), 0),
+            (long(&large, &large), 1),
+            (long(&most, &[]), u64::MAX),
+            ([long(&[1], &[0x7f]).as_slice().split_last().unwrap().1, &long(&[1], &large)].concat(), 0),
+        ] {
+            assert!(
+                runs(&bytes, first, u64::MAX).is_none_or(|runs| runs.iter().all(|run| {
+                    run.first.checked_add(run.clusters).is_some()
+                        && run.at.is_none_or(|at| at.checked_add(run.clusters).is_some())
+                })),
+                "{bytes:x?} from {first}"
+            );
+        }
+        // Every first byte: no length has more than eight bytes, and nothing is read behind the end.
+        for head in 0..=255_u8 {
+            let bytes = [&[head][..], &[1; 30]].concat();
+            let wide = head & 15 > 8 || head >> 4 > 8 || head & 15 == 0;
+            assert!(!wide || head == 0 || runs(&bytes, 0, u64::MAX).is_none(), "{head:x}");
+            assert!(head == 0 || runs(&[head], 0, u64::MAX).is_none(), "{head:x}");
+        }
+    }
+
+    #[test]
+    fn every_place_and_count_of_a_fix_up_is_an_answer() {
+        let mut block = vec![0_u8; 1024];
+        block[..8].copy_from_slice(&[b'F', b'I', b'L', b'E', 0x30, 0, 3, 0]);
+        // Only three words for two sectors, before the end of the first of them, are a table.
+        for place in (0..=u16::MAX).step_by(1) {
+            let mut bad = block.clone();
+            bad[4..6].copy_from_slice(&place.to_le_bytes());
+            let good = fix_up(&mut bad, b"FILE").is_some();
+            assert!(!good || usize::from(place) + 6 <= 1024, "{place}");
+        }
+        for count in 0..=u16::MAX {
+            let mut bad = block.clone();
+            bad[6..8].copy_from_slice(&count.to_le_bytes());
+            assert_eq!(fix_up(&mut bad, b"FILE").is_some(), count == 3, "{count}");
+        }
+    }
+
+    #[test]
     fn torn_blocks_are_told() {
         let mut block = vec![0_u8; 1024];
         block[..8].copy_from_slice(&[b'F', b'I', b'L', b'E', 0x30, 0, 3, 0]);
