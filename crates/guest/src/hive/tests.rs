@@ -212,3 +212,76 @@ fn every_mutant_is_an_answer() {
         }
     }
 }
+
+/// Hives of all kinds of circles, in a thread with a stack as small as `ulimit -s 256` leaves it.
+#[test]
+fn deep_paths_and_circles_need_no_stack() {
+    let work = || {
+        let (bytes, _) = hive(&[key("ROOT", (1, 120), (0, 0)), list(b"lf", &[32])]);
+        let hive = Hive::open(bytes.as_slice()).unwrap();
+        // Half of what is read of a hive is a list, half is a key.
+        assert_eq!(hive.key(&"root\\".repeat(100_000)).unwrap().unwrap().name, "ROOT");
+        let root = hive.root().unwrap();
+        assert_eq!(hive.subkeys(&root).unwrap().len(), 1);
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    small.spawn(work).unwrap().join().unwrap();
+    for magic in [b"li", b"lf", b"lh", b"ri"] {
+        // Each kind of list, in a list of lists that names it a thousand times.
+        let inner = list(if magic == b"lh" { b"lf" } else { magic }, &[32]);
+        let inner = if magic == b"lh" { [b"lh", &inner[2..]].concat() } else { inner };
+        let (_, places) = hive(&[key("ROOT", (1, 120), (0, 0)), vec![0; 4100], inner.clone()]);
+        let outer = list(b"ri", &vec![places[2]; 1000]);
+        let mut padded = outer;
+        padded.resize(4100, 0);
+        let (bytes, _) = hive(&[key("ROOT", (1, 120), (0, 0)), padded, inner]);
+        let hive = Hive::open(bytes.as_slice()).unwrap();
+        let answer = hive.subkeys(&hive.root().unwrap()).map(|keys| keys.len());
+        let expected = match magic {
+            b"ri" => Err(Fault::Cell { at: place(places[2]), why: "is a list of lists in another" }),
+            _ => Ok(1000),
+        };
+        assert_eq!(answer, expected, "{magic:?}");
+    }
+}
+
+#[test]
+fn values_that_lie_are_faults_and_values_of_all_are_as_many_as_asked_for() {
+    let value = |name: &str, size: u32, at: u32| {
+        let mut cell = vec![b'v', b'k', name.len() as u8, 0];
+        for word in [size, at, 4, 1] {
+            cell.extend_from_slice(&word.to_le_bytes());
+        }
+        cell.extend_from_slice(name.as_bytes());
+        cell
+    };
+    let places = [224_u32, 256];
+    let cells = |first: Vec<u8>, count: u32| {
+        [
+            key("ROOT", (0, 0), (count, 120)),
+            places.iter().flat_map(|place| place.to_le_bytes()).collect(),
+            vec![0; 84],
+            first,
+            value("b", 0x8000_0004, 2),
+        ]
+    };
+    let all = |cells: &[Vec<u8>], limit: usize| {
+        let (bytes, at) = hive(cells);
+        assert_eq!(at[3..], places);
+        let hive = Hive::open(bytes.as_slice())?;
+        let values = hive.values(&hive.root()?, limit)?;
+        Ok::<_, Fault>(values.into_iter().map(|(name, value)| (name, value.number())).collect::<Vec<_>>())
+    };
+    let good = value("a", 0x8000_0004, 1);
+    let both = vec![("a".to_owned(), Some(1)), ("b".to_owned(), Some(2))];
+    assert_eq!(all(&cells(good.clone(), 2), 9).unwrap(), both);
+    assert_eq!(all(&cells(good.clone(), 2), 1).unwrap(), both[..1]);
+    // As many values as there can be: the list's cell decides.
+    assert_eq!(all(&cells(good.clone(), u32::MAX), 2).unwrap(), both);
+    let behind = all(&cells(value("a", 4, 0xffff_fff0), 2), 9).unwrap_err();
+    assert_eq!(behind, Fault::Cell { at: place(0xffff_fff0), why: "lies behind the hive" });
+    let mut long = good;
+    long[2..4].copy_from_slice(&[0xff, 0xff]);
+    let at = place(places[0]);
+    assert_eq!(all(&cells(long, 2), 9).unwrap_err(), Fault::Cell { at, why: "has a name that leaves it" });
+}

@@ -97,6 +97,11 @@ pub struct Initramfs {
 
 /// Reads an initramfs to its end or to its first fault.
 pub fn read(source: impl Read) -> Initramfs {
+    read_within(source, MAX_UNPACKED)
+}
+
+/// The same, with another limit of what may come out of it.
+fn read_within(source: impl Read, unpacked: u64) -> Initramfs {
     let mut input = Counted::new(source);
     let mut found = Initramfs {
         segments: Vec::new(),
@@ -116,7 +121,7 @@ pub fn read(source: impl Read) -> Initramfs {
         tail: None,
         unread: None,
     };
-    let mut limits = cpio::Limits { bytes: MAX_UNPACKED, members: MAX_MEMBERS, texts: MAX_TEXTS };
+    let mut limits = cpio::Limits { bytes: unpacked, members: MAX_MEMBERS, texts: MAX_TEXTS };
     while found.segments.len() < MAX_SEGMENTS {
         match segment(&mut input, &mut limits, &mut found) {
             Ok(true) => {}

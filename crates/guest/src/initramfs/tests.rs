@@ -167,3 +167,58 @@ fn flipped_bytes_never_panic() {
         let _ = read(image.as_slice());
     }
 }
+
+#[test]
+fn name_of_one_byte_and_endless_members_have_their_answers() {
+    // A name of one byte is its NUL: the empty name.
+    let mut image = archive(&[("", b"abc"), ("init", b"x")]);
+    assert_eq!(&image[94..102], b"00000001");
+    let found = read(image.as_slice());
+    assert_eq!((found.fault.as_deref(), found.segments[0].members, found.init), (None, 2, true));
+    // The same, and the byte is none.
+    image[110] = b'x';
+    assert_eq!(read(image.as_slice()).segments.len(), 1);
+    // A million files: more than are counted.
+    let mut one = Vec::new();
+    member(&mut one, "f", b"");
+    let many = one.repeat(1_000_000);
+    let started = std::time::Instant::now();
+    let fault = read(many.as_slice()).fault.unwrap();
+    assert!(fault.ends_with("more files or bytes than an initramfs has"), "{fault}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[test]
+fn fifty_archives_in_a_row_are_all_read() {
+    let parts: Vec<u8> =
+        (0..49).flat_map(|index| archive(&[(format!("d/{index}").as_str(), b"x")])).collect();
+    let image = [parts, packed(&["gzip", "-c"], &system())].concat();
+    let found = read(image.as_slice());
+    assert_eq!((found.fault, found.segments.len(), found.init), (None, 50, true));
+}
+
+#[test]
+fn bombs_of_every_compression_are_cut_at_the_same_place() {
+    // Eight files of 32 MiB of zeros, of which each codec makes little; 200 MiB may come out.
+    let zeros = vec![0_u8; 32 << 20];
+    let mut bomb = Vec::new();
+    for index in 0..8 {
+        member(&mut bomb, &format!("zeros{index}"), &zeros);
+    }
+    for (name, command) in [
+        ("gzip", &["gzip", "-1", "-c"][..]),
+        ("xz", &["xz", "-0", "-c", "--check=crc32"]),
+        ("lzma", &["xz", "-0", "-c", "--format=lzma"]),
+        ("zstd", &["zstd", "-q", "-1", "-c"]),
+        ("bzip2", &["bzip2", "-1", "-c"]),
+        ("lz4", &["lz4", "-l", "-1", "-c"]),
+    ] {
+        let small = packed(command, &bomb);
+        assert!(small.len() < 2 << 20, "{name}: {}", small.len());
+        let started = std::time::Instant::now();
+        let found = read_within(small.as_slice(), 200 << 20);
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{name}: {:?}", started.elapsed());
+        let fault = format!("the archive at byte 0 ({name}): more files or bytes than an initramfs has");
+        assert_eq!(found.fault.as_deref(), Some(fault.as_str()), "{name}");
+    }
+}

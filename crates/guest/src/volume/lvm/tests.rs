@@ -154,3 +154,35 @@ fn flipped_bytes_never_panic() {
         }
     }
 }
+
+/// The place of the text in its ring: every number that is none costs nothing and leaves the group unknown.
+#[test]
+fn rings_that_lie_hold_no_group() {
+    let text = text(LINEAR);
+    let area = (1_u64 << 20) - 4096;
+    let with = |offset: u64, size: u64| {
+        let good = physical(0, &text, 512);
+        let mut bytes = vec![0; 8 << 20];
+        good.read_guest(GuestOffset::ZERO, &mut bytes).unwrap();
+        bytes[4096 + 40..4096 + 48].copy_from_slice(&offset.to_le_bytes());
+        bytes[4096 + 48..4096 + 56].copy_from_slice(&size.to_le_bytes());
+        groups(&[Arc::new(Bytes(bytes)) as Arc<dyn Disk>]).unwrap().0.len()
+    };
+    let len = text.len() as u64;
+    assert_eq!(with(512, len), 1);
+    for (offset, size) in [
+        (0, len),
+        (511, len),
+        (area, len),
+        (u64::MAX, len),
+        (512, 0),
+        (512, len - 1),
+        (512, area),
+        (512, u64::MAX),
+        (u64::MAX, u64::MAX),
+        // All of the ring, and round to where it began.
+        (area - 1, area - 512),
+    ] {
+        assert_eq!(with(offset, size), 0, "{size} bytes from {offset}");
+    }
+}
