@@ -10,6 +10,7 @@ pub mod fixtures;
 pub mod flat;
 pub mod guest_matrix;
 pub mod http;
+pub mod iso;
 pub mod laws;
 pub mod micro;
 mod model;

@@ -7,6 +7,7 @@ mod btrfs;
 mod ext;
 pub mod fat;
 mod guard;
+pub mod iso;
 pub mod ntfs;
 mod xfs;
 
@@ -172,6 +173,7 @@ pub fn open(disk: &Arc<dyn Disk>, content: Content, root: &Root) -> Result<Box<d
         Content::Btrfs => Box::new(btrfs::BtrfsVolume::open(disk, root)?),
         Content::Fat => Box::new(fat::Fat::open(disk)?),
         Content::Ntfs => Box::new(ntfs::Ntfs::open(disk)?),
+        Content::Iso9660 => Box::new(iso::Iso::open(disk)?),
         other => return Err(FsError::Unsupported(other.word().to_owned())),
     })
 }

@@ -157,7 +157,8 @@ impl Probed {
         self.features.extend(set.map(|(_, name)| *name));
     }
 
-    /// Whether it is a file system that this crate lists and reads.
+    /// Whether it is a file system that this crate reads as a part of a guest. ISO 9660 and squashfs are read as well, as
+    /// media: what is found there says nothing about a system that starts from it.
     #[must_use]
     pub fn readable(&self) -> bool {
         matches!(self.content, Content::Ext | Content::Xfs | Content::Btrfs | Content::Fat | Content::Ntfs)
