@@ -41,6 +41,9 @@ fn walk(bytes: Vec<u8>, content: Content) -> usize {
         for entry in fs.list(&at).unwrap_or_default() {
             let path = [dir.as_slice(), b"/", &entry.name].concat();
             seen += 1;
+            if seen > 400 {
+                break;
+            }
             let _ = (fs.stat(&path), fs.read_link(&path), fs.read(&path, 0, &mut buf));
             let _ = fs.read(&path, 1 << 40, &mut [0; 10]);
             if entry.kind == Kind::Directory && seen < 300 && path.len() < 100 {
@@ -61,6 +64,7 @@ fn iso(bytes: Vec<u8>) -> Box<dyn FileSystem> {
     opened(bytes, Content::Iso9660).unwrap()
 }
 
+#[track_caller]
 fn damaged<T>(answer: kiln_guest::fs::Result<T>, words: &str) {
     match answer {
         Err(FsError::Damaged(said)) => assert!(said.contains(words), "{said}"),
@@ -194,5 +198,231 @@ fn mutants_of_an_iso_are_survived() {
     assert!(reached > 500, "{reached}");
     for len in [0, 2048, 32 << 10, 34 << 10, 36 << 10, ROOT as usize * 2048 + 10, 50 << 10] {
         walk(good[..len].to_vec(), Content::Iso9660);
+    }
+}
+
+/// A small squashfs of everything, made by mksquashfs. With `-noI` its tables are as they are.
+fn packed(words: &[&str]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, image) = (dir.path().join("tree"), dir.path().join("image"));
+    std::fs::create_dir_all(tree.join("directory/inner")).unwrap();
+    // Two blocks and an end in a fragment.
+    let bytes: Vec<u8> = (0..LEN).map(|at| ((at * at) >> 7) as u8).collect();
+    std::fs::write(tree.join("file"), bytes).unwrap();
+    std::fs::write(tree.join("directory/inner/small"), "small").unwrap();
+    std::os::unix::fs::symlink("where the link leads", tree.join("link")).unwrap();
+    std::fs::create_dir(tree.join("large")).unwrap();
+    for index in 0..400 {
+        std::fs::write(tree.join(format!("large/a name that takes its place {index:03}")), "").unwrap();
+    }
+    let output = std::process::Command::new("mksquashfs")
+        .args([&tree, &image])
+        .args(["-quiet", "-no-progress", "-always-use-fragments", "-b", "4096"])
+        .args(words)
+        .output()
+        .unwrap_or_else(|error| panic!("mksquashfs (make setup installs it): {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(image).unwrap()
+}
+
+const LEN: u32 = 2 * 4096 + 777;
+
+/// Places of the superblock.
+const BYTES_USED: usize = 40;
+const INODES: usize = 64;
+const DIRECTORIES: usize = 72;
+
+fn wide(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
+}
+
+fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// The one place in the tables where these bytes are.
+fn place(image: &[u8], wanted: &[u8]) -> usize {
+    let from = wide(image, INODES) as usize;
+    let mut found = (from..image.len() - wanted.len()).filter(|at| image[*at..].starts_with(wanted));
+    let first = found.next().unwrap();
+    assert_eq!(found.next(), None);
+    first
+}
+
+fn squashfs(bytes: Vec<u8>) -> Box<dyn FileSystem> {
+    opened(bytes, Content::Squashfs).unwrap()
+}
+
+fn patched(good: &[u8], at: usize, bytes: &[u8]) -> Box<dyn FileSystem> {
+    let mut image = good.to_vec();
+    put(&mut image, at, bytes);
+    squashfs(image)
+}
+
+#[test]
+fn squashfs_superblocks_that_lie_are_refused_or_lead_to_damage() {
+    let good = packed(&["-noI"]);
+    let answer = |at: usize, bytes: &[u8]| {
+        let mut image = good.clone();
+        put(&mut image, at, bytes);
+        opened(image, Content::Squashfs).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert_eq!(answer(0, b"hsqs"), "");
+    assert!(answer(28, &[3, 0, 1, 0]).contains("squashfs 3.1"));
+    assert!(answer(20, &[9, 0]).contains("compression 9"));
+    for (at, bytes) in [(12, [0; 4]), (12, [0xff; 4]), (12, [0, 0, 32, 0]), (22, [64, 0, 0, 0])] {
+        assert!(answer(at, &bytes).contains("length of blocks"), "{at} {bytes:?}");
+    }
+    assert!(answer(BYTES_USED, &[0xff; 8]).contains("are there"));
+    assert!(answer(INODES, &[0xff; 8]).contains("places of tables"));
+    assert!(answer(DIRECTORIES, &[0xff; 8]).contains("places of tables"));
+    assert!(matches!(opened(good[..95].to_vec(), Content::Squashfs), Err(FsError::Damaged(_))));
+    // Tables and the root anywhere.
+    for at in [32, BYTES_USED, 48, 56, INODES, DIRECTORIES, 80, 88] {
+        for value in
+            [0, 1, 95, 96, 4096, good.len() as u64 - 1, good.len() as u64, 1 << 32, 1 << 63, u64::MAX]
+        {
+            let mut image = good.clone();
+            put(&mut image, at, &value.to_le_bytes());
+            walk(image, Content::Squashfs);
+        }
+    }
+    damaged(patched(&good, 32, &[0xff; 8]).list(b"/"), "not in the table of inodes");
+    damaged(patched(&good, 48, &[0xff; 8]).stat(b"/"), "not in the file system");
+    damaged(patched(&good, 26, &[0; 2]).stat(b"/"), "no owner");
+}
+
+#[test]
+fn squashfs_inodes_that_lie_are_damage() {
+    let good = packed(&["-noI"]);
+    let mut buf = vec![0; LEN as usize];
+    assert_eq!(squashfs(good.clone()).read(b"/file", 0, &mut buf).unwrap(), LEN as usize);
+    // start_block, fragment, offset, file_size, lengths of blocks
+    let inode = place(&good, &LEN.to_le_bytes()) - 28;
+    damaged(patched(&good, inode + 16, &[0xff; 4]).read(b"/file", 0, &mut buf), "not in the file system");
+    damaged(patched(&good, inode + 20, &[0xfe, 0xff, 0xff, 0xff]).read(b"/file", 0, &mut buf), "no fragment");
+    damaged(patched(&good, inode + 24, &[0xff; 4]).read(b"/file", 0, &mut buf), "shorter than what lies");
+    damaged(patched(&good, inode + 32, &[0xff; 4]).read(b"/file", 0, &mut buf), "has the length");
+    damaged(patched(&good, inode + 32, &[1, 0x20, 0, 0]).read(b"/file", 0, &mut buf), "longer than a block");
+    damaged(
+        patched(&good, inode + 32, &[1, 0, 0, 1]).read(b"/file", 0, &mut buf),
+        "not the length of a block",
+    );
+    damaged(patched(&good, inode, &[99]).stat(b"/file"), "type 99");
+    // A file of 4 GiB whose lengths go on into whatever follows.
+    let long = patched(&good, inode + 28, &[0xff; 4]);
+    assert_eq!(long.stat(b"/file").unwrap().len, u64::from(u32::MAX));
+    assert!(long.read(b"/file", 1 << 31, &mut buf).is_err());
+    // A link of 4 GiB, and one of all that follows.
+    let link = place(&good, b"where the link leads") - 4;
+    damaged(patched(&good, link, &[0xff; 4]).read_link(b"/link"), "longer than any may be");
+    assert!(patched(&good, link, &[0xff, 0xff, 0, 0]).read_link(b"/link").is_err());
+}
+
+#[test]
+fn squashfs_directories_that_lie_end() {
+    let good = packed(&["-noI"]);
+    let fs = squashfs(good.clone());
+    assert_eq!(fs.list(b"/large").unwrap().len(), 400);
+    // An entry: offset, difference, type, size - 1, name. Its header is 12 bytes in front of the first one.
+    let entry = place(&good, b"\x01\0\x08\0directory") - 4;
+    let root = wide(&good, 32);
+    let mut own = good.clone();
+    put(&mut own, entry, &(root as u16).to_le_bytes());
+    let start = ((root >> 16) as u32).to_le_bytes();
+    put(&mut own, entry - 8, &start);
+    let fs = squashfs(own.clone());
+    let deep = "/directory".repeat(300);
+    assert_eq!(fs.stat(deep.as_bytes()).unwrap().kind, Kind::Directory);
+    assert!(walk(own, Content::Squashfs) > 10);
+    damaged(patched(&good, entry - 8, &[0xff; 4]).stat(b"/directory"), "not in the table of inodes");
+    damaged(patched(&good, entry - 12, &[0xff, 0xff, 0, 0]).list(b"/"), "a run of 65536");
+    damaged(patched(&good, entry + 6, &[0xff, 0xff]).list(b"/"), "longer than any may be");
+    damaged(patched(&good, entry + 8, b"../etc/ab").list(b"/"), "an entry of a directory is none");
+    // The index of the large directory: index, start_block, size - 1, name. The first one is in the directory's inode.
+    let from = wide(&good, INODES) as usize;
+    let until = wide(&good, DIRECTORIES) as usize;
+    let index = (from..until).find(|at| good[*at..].starts_with(b"a name that takes")).unwrap() - 12;
+    let wanted = b"/large/a name that takes its place 399";
+    assert!(fs.stat(b"/nothing").is_err() && squashfs(good.clone()).stat(wanted).is_ok());
+    for (at, bytes) in [(0, [0xff; 4]), (4, [0xff; 4]), (8, [0xff; 4]), (0, [7, 0, 0, 0]), (4, [1, 0, 0, 0])]
+    {
+        assert!(patched(&good, index + at, &bytes).stat(wanted).is_err(), "{at} {bytes:?}");
+    }
+}
+
+#[test]
+fn squashfs_bombs_are_cut_off() {
+    let squeeze = |len: usize| {
+        let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut out, &vec![0; len]).unwrap();
+        out.finish().unwrap()
+    };
+    // A metadata block of 8 KiB that unpacks to 8 MiB, as the table of inodes.
+    let good = packed(&["-noI"]);
+    let bomb = squeeze(8 << 20);
+    assert!(bomb.len() <= 8192);
+    let mut image = good.clone();
+    let at = image.len();
+    image.extend_from_slice(&(bomb.len() as u16).to_le_bytes());
+    image.extend_from_slice(&bomb);
+    let behind = image.len() as u64;
+    image.resize(image.len() + 4096, 0);
+    let len = image.len() as u64;
+    put(&mut image, BYTES_USED, &len.to_le_bytes());
+    put(&mut image, INODES, &(at as u64).to_le_bytes());
+    put(&mut image, DIRECTORIES, &behind.to_le_bytes());
+    put(&mut image, 32, &[0; 8]);
+    damaged(squashfs(image).list(b"/"), "unpacks to more than 8192 bytes");
+    // A block of a file of 4 KiB that unpacks to 4 MiB.
+    let bomb = squeeze(4 << 20);
+    assert!(bomb.len() > 4000);
+    let bomb = squeeze(3_900_000);
+    let mut image = good.clone();
+    let inode = place(&good, &LEN.to_le_bytes()) - 28;
+    put(&mut image, inode + 16, &(good.len() as u32).to_le_bytes());
+    put(&mut image, inode + 32, &(bomb.len() as u32).to_le_bytes());
+    image.extend_from_slice(&bomb);
+    let len = image.len() as u64;
+    put(&mut image, BYTES_USED, &len.to_le_bytes());
+    damaged(squashfs(image).read(b"/file", 0, &mut [0; 100]), "unpacks to more than 4096 bytes");
+}
+
+#[test]
+fn mutants_of_a_squashfs_are_survived() {
+    let mut state = 0xbeef_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    for words in [
+        &["-noI", "-noId"][..],
+        &["-comp", "gzip"],
+        &["-comp", "xz"],
+        &["-comp", "zstd"],
+        &["-comp", "lz4"],
+        &["-comp", "lzo"],
+        &["-comp", "lzma"],
+    ] {
+        let good = packed(words);
+        assert!(walk(good.clone(), Content::Squashfs) > 100);
+        let tables = wide(&good, INODES) as usize;
+        let (rounds, mut reached) = (if words[0] == "-noI" { 400 } else { 60 }, 0);
+        for round in 0..rounds {
+            let mut image = good.clone();
+            for _ in 0..1 + next() % 4 {
+                let at = match round % 4 {
+                    0 => next() % 96,
+                    1 => next() % image.len(),
+                    _ => tables + next() % (image.len() - tables),
+                };
+                image[at] = next() as u8;
+            }
+            reached += usize::from(walk(image, Content::Squashfs) > 3);
+        }
+        assert!(reached > rounds / 10, "{words:?}: {reached} of {rounds}");
+        for len in [0, 4, 95, 96, 200, tables, tables + 10, good.len() - 1] {
+            walk(good[..len].to_vec(), Content::Squashfs);
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! Listings and bytes of every file of ISO 9660 images against xorriso and bsdtar, which unpack them.
+//! Listings and bytes of every file of ISO 9660 images against xorriso and bsdtar, which unpack them, and of squashfs
+//! against the kernel's own mount (lzma, which the kernel does not know: against unsquashfs).
 
 mod trees;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,12 +11,13 @@ use std::sync::Arc;
 use kiln_disk::{Disk, FileSource, GuestOffset};
 use kiln_guest::fs::iso::Iso;
 use kiln_guest::fs::iso::volume::boot_images;
-use kiln_guest::fs::{FileSystem, Kind};
+use kiln_guest::fs::squashfs::Squashfs;
+use kiln_guest::fs::{FileSystem, FsError, Kind};
 use kiln_guest::volume::Content;
 use kiln_testkit::flat::Flat;
 use kiln_testkit::iso::{BLOCK, Record, named, volume};
 
-use self::trees::{by_kernel, by_us, fill, noise, same, tool};
+use self::trees::{Mounted, by_kernel, by_us, fill, noise, same, tool};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -159,4 +162,70 @@ fn boot_catalogue_names_both_firmwares() {
         line.unwrap().split_whitespace().last().unwrap().parse().unwrap()
     };
     assert_eq!((found[0].sector, found[1].sector), (lba(" BIOS "), lba(" UEFI ")), "{report}");
+}
+
+/// A tree of what squashfs makes difficult: ends of files that share a fragment, holes, a directory with an index.
+fn packed(words: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, image, out) = (dir.path().join("tree"), dir.path().join("image"), dir.path().join("out"));
+    std::fs::create_dir(&tree).unwrap();
+    fill(&tree, true);
+    for index in 0..4000 {
+        let name = format!("large/{:03}/a name that fills the blocks of a directory {index:05}", index % 2);
+        std::fs::create_dir_all(tree.join("large").join(format!("{:03}", index % 2))).unwrap();
+        std::fs::write(tree.join(name), format!("{index}")).unwrap();
+    }
+    std::fs::write(tree.join("words"), "the quick brown fox jumps over the lazy dog; ".repeat(20_000))
+        .unwrap();
+    std::fs::write(tree.join("zeros"), vec![0; 300_000]).unwrap();
+    tool("mksquashfs", &[&[text(&tree), text(&image), "-quiet", "-no-progress"], words].concat());
+    let fs = squashfs(&image);
+    if words.contains(&"lzma") {
+        tool("unsquashfs", &["-quiet", "-no-progress", "-d", text(&out), text(&image)]);
+        same(&image, Content::Squashfs, by_kernel(&out));
+        return;
+    }
+    let mount = Mounted::new(&image, out, "loop,ro");
+    same(&image, Content::Squashfs, by_kernel(&mount.0));
+    for path in ["small", "many", "link", "sparse"] {
+        let (ours, theirs) = (fs.stat(format!("/{path}").as_bytes()), mount.0.join(path).symlink_metadata());
+        let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+        assert_eq!((ours.mode, ours.uid), (Some(theirs.mode() & 0o7777), Some(theirs.uid())), "{path}");
+    }
+    assert!(matches!(fs.stat(b"/large/000/a name that is not there"), Err(FsError::NotFound)));
+    assert!(matches!(fs.stat(b"/large/000/zzz"), Err(FsError::NotFound)));
+    // Backwards, and somewhere in the middle.
+    let whole = std::fs::read(mount.0.join("big")).unwrap();
+    for at in [2_999_990_u64, 2_000_000, 131_071, 5] {
+        let mut buf = [0; 300_000];
+        let read = fs.read(b"/big", at, &mut buf).unwrap();
+        assert!(
+            buf[..read] == whole[at as usize..][..read] && read == 300_000.min(whole.len() - at as usize),
+            "{at}"
+        );
+    }
+}
+
+fn squashfs(image: &Path) -> Squashfs {
+    let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(image).unwrap()));
+    Squashfs::open(&disk).unwrap()
+}
+
+#[test]
+fn squashfs_trees_are_those_that_the_kernel_shows() {
+    packed(&[]);
+    packed(&["-comp", "xz", "-Xbcj", "x86"]);
+    packed(&["-comp", "zstd"]);
+    packed(&["-comp", "lz4"]);
+    packed(&["-comp", "lz4", "-Xhc", "-b", "4096"]);
+    packed(&["-comp", "lzo"]);
+    packed(&["-comp", "lzo", "-Xalgorithm", "lzo1x_1"]);
+    packed(&["-comp", "lzma"]);
+}
+
+#[test]
+fn squashfs_trees_of_other_shapes_are_those_that_the_kernel_shows() {
+    packed(&["-noI", "-noD", "-noF", "-noId"]);
+    packed(&["-no-fragments", "-b", "1M"]);
+    packed(&["-always-use-fragments", "-force-uid", "70000", "-no-exports", "-no-xattrs"]);
 }

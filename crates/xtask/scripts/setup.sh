@@ -10,7 +10,7 @@ qemu=(qemu-utils qemu-system-x86)
 tools=(fsverity e2fsprogs gdisk dosfstools mtools mmdebstrap debian-archive-keyring grub-pc-bin
     grub-efi-amd64-bin grub-common strace ovmf jq busybox-static xz-utils bzip2 zstd lz4 libarchive-tools perl
     libvmdk-utils python3-libvmdk libvhdi-utils python3-libvhdi fdisk libxml2-utils gpgv gnupg minisign openssl python3
-    python3-vmdkstream xfsprogs btrfs-progs lvm2 extlinux systemd-boot-efi xorriso genisoimage openssh-client
+    python3-vmdkstream xfsprogs btrfs-progs lvm2 extlinux systemd-boot-efi xorriso genisoimage squashfs-tools openssh-client
     binutils procps sqlite3 util-linux mount ntfs-3g libhivex-bin libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
     xmount guestfs-tools linux-image-cloud-amd64)
 

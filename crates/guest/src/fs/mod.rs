@@ -9,6 +9,7 @@ pub mod fat;
 mod guard;
 pub mod iso;
 pub mod ntfs;
+pub mod squashfs;
 mod xfs;
 
 use std::sync::Arc;
@@ -174,6 +175,7 @@ pub fn open(disk: &Arc<dyn Disk>, content: Content, root: &Root) -> Result<Box<d
         Content::Fat => Box::new(fat::Fat::open(disk)?),
         Content::Ntfs => Box::new(ntfs::Ntfs::open(disk)?),
         Content::Iso9660 => Box::new(iso::Iso::open(disk)?),
+        Content::Squashfs => Box::new(squashfs::Squashfs::open(disk)?),
         other => return Err(FsError::Unsupported(other.word().to_owned())),
     })
 }
