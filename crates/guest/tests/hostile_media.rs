@@ -1,59 +1,15 @@
 //! Media made to hurt: directories in circles, areas without end, tables that lead nowhere, bombs, random damage.
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use kiln_disk::{Disk, Extent, ExtentKind, GuestOffset, Result, check_range};
-use kiln_guest::fs::{FileSystem, FsError, Kind, Root, open};
+use kiln_guest::fs::{FileSystem, FsError, Kind};
 use kiln_guest::volume::Content;
 use kiln_testkit::iso::{ROOT, Record, continued, directory, entry, named, volume};
 
-struct Bytes(Vec<u8>);
+#[path = "../fuzz/src/media.rs"]
+mod exercise;
 
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
-
-fn opened(bytes: Vec<u8>, content: Content) -> kiln_guest::fs::Result<Box<dyn FileSystem>> {
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
-    open(&disk, content, &Root::Default)
-}
-
-/// Lists and reads all that can be seen, up to some hundred names; how many there were.
-fn walk(bytes: Vec<u8>, content: Content) -> usize {
-    let started = Instant::now();
-    let Ok(fs) = opened(bytes, content) else { return 0 };
-    let (mut dirs, mut seen, mut buf) = (vec![Vec::new()], 0, [0; 5000]);
-    while let Some(dir) = dirs.pop() {
-        let at = if dir.is_empty() { b"/".to_vec() } else { dir.clone() };
-        for entry in fs.list(&at).unwrap_or_default() {
-            let path = [dir.as_slice(), b"/", &entry.name].concat();
-            seen += 1;
-            if seen > 400 {
-                break;
-            }
-            let _ = (fs.stat(&path), fs.read_link(&path), fs.read(&path, 0, &mut buf));
-            let _ = fs.read(&path, 1 << 40, &mut [0; 10]);
-            if entry.kind == Kind::Directory && seen < 300 && path.len() < 100 {
-                dirs.push(path);
-            }
-        }
-    }
-    assert!(started.elapsed() < Duration::from_secs(10));
-    seen
-}
+use self::exercise::{opened, walk};
 
 /// A volume of 64 blocks whose root holds one thing.
 fn one(record: Record, rest: &[(u32, Vec<u8>)]) -> Vec<u8> {
@@ -424,5 +380,19 @@ fn mutants_of_a_squashfs_are_survived() {
         for len in [0, 4, 95, 96, 200, tables, tables + 10, good.len() - 1] {
             walk(good[..len].to_vec(), Content::Squashfs);
         }
+    }
+}
+
+#[test]
+fn the_corpora_of_the_fuzz_targets_are_replayed() {
+    let targets: [(&str, fn(&[u8]) -> usize); 2] = [("iso", exercise::iso), ("squashfs", exercise::squashfs)];
+    for (target, run) in targets {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let (mut files, mut names) = (0, 0);
+        for entry in std::fs::read_dir(dir).expect("the corpus") {
+            let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
+            (files, names) = (files + 1, names + run(&bytes));
+        }
+        assert!(files >= 2 && names > 4 * files, "{target}: {names} names in {files} files");
     }
 }
