@@ -84,7 +84,13 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
         None => whole(&mut input, &source, session)?,
     };
     let wanted = open_disk && facts.is_some() && !args.no_guest && args.output != Some(OutputForm::Qemu);
-    let guest = if wanted { guest::of(&input, &source) } else { None };
+    // A medium is no disk image, and yet somebody wants to know what it is.
+    let medium = matches!(&identity, Identity::Foreign(foreign) if foreign.id == "iso9660");
+    let guest = match (wanted, medium && open_disk && !args.no_guest) {
+        (true, _) => guest::of(&input, &source),
+        (false, true) => guest::of_medium(&input, &source),
+        (false, false) => None,
+    };
     session.reporter.clear();
     let (kind, mut evidence, advice) = match &identity {
         Identity::Container { evidence, .. } => ("image", vec![evidence.what.clone()], None),

@@ -272,7 +272,13 @@ pub fn loader_of(path: &str) -> &'static str {
 /// The entries in a tree, with no disk around it.
 #[must_use]
 pub fn parse_all(tree: &Tree) -> Vec<Entry> {
-    let layout = Layout { tables: Vec::new(), volumes: Vec::new(), groups: Vec::new(), problems: Vec::new() };
+    let layout = Layout {
+        disks: Vec::new(),
+        tables: Vec::new(),
+        volumes: Vec::new(),
+        groups: Vec::new(),
+        problems: Vec::new(),
+    };
     read(tree, &[], &layout, &GrubStarts::default()).map(|found| found.entries).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ pub mod freed;
 pub mod fstab;
 pub mod kernel;
 pub mod loader;
+pub mod media;
 pub mod network;
 pub mod options;
 pub mod origin;
@@ -165,6 +166,9 @@ pub struct GuestReport {
     /// What is known of a Windows; the fields about Linux are empty then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<windows::Windows>,
+    /// What the first disk is, where it is a medium: an ISO 9660 image, a squashfs. No system is on it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media: Option<media::Medium>,
     /// What could not be read, in words.
     pub problems: Vec<String>,
 }
@@ -219,6 +223,7 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
         Some(root) => freed::look(root)?,
         None => None,
     };
+    let media = if roots.is_empty() { media::read(&layout)? } else { None };
     let mut report = GuestReport {
         schema: "kiln.guest.v1",
         tables: layout
@@ -248,6 +253,7 @@ pub fn examine(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>, depth: Depth) -> R
         secrets: secrets::read(&tree),
         packages: os::packages(&tree),
         windows,
+        media,
         volumes: layout.volumes,
         groups: layout.groups,
         problems,

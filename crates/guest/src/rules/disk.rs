@@ -4,6 +4,7 @@ use kiln_disk::partition::{GptCopy, GptFault, PartitionType, Scheme, TableFault,
 use kiln_disk::wire::le32;
 
 use super::{Case, Firmware, Hits, Impact};
+use crate::facts::media::{Medium, MediumKind};
 use crate::facts::{Seen, fault_words};
 use crate::volume::Content;
 
@@ -59,7 +60,9 @@ pub(super) fn table(case: &Case<'_>, hits: &mut Hits) {
 pub(super) fn iso(case: &Case<'_>, hits: &mut Hits) {
     let Some(first) = case.report.volumes.first() else { return };
     if first.probed.content == Content::Iso9660 && case.report.roots.is_empty() {
-        hits.add("it is an ISO 9660 image: an installer or a live system", Seen::Disk { disk_byte: 0x8000 });
+        let medium = case.report.media.as_ref().map(Medium::words);
+        let what = medium.unwrap_or_else(|| MediumKind::Unknown.words().to_owned());
+        hits.add(format!("it is an ISO 9660 image: {what}"), Seen::Disk { disk_byte: 0x8000 });
     }
 }
 

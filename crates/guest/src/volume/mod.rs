@@ -115,6 +115,8 @@ impl Volume {
 
 /// The disks of one machine, divided.
 pub struct Layout {
+    /// The disks; every read is charged.
+    pub disks: Vec<Arc<dyn Disk>>,
     /// The table of each disk.
     pub tables: Vec<PartitionTable>,
     /// Everything that may hold a file system.
@@ -130,8 +132,13 @@ pub struct Layout {
 /// # Errors
 /// I/O, and a budget that is used up.
 pub fn layout(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>) -> kiln_disk::Result<Layout> {
-    let mut found =
-        Layout { tables: Vec::new(), volumes: Vec::new(), groups: Vec::new(), problems: Vec::new() };
+    let mut found = Layout {
+        disks: Vec::new(),
+        tables: Vec::new(),
+        volumes: Vec::new(),
+        groups: Vec::new(),
+        problems: Vec::new(),
+    };
     for (index, disk) in disks.iter().enumerate() {
         let metered: Arc<dyn Disk> = Arc::new(Metered::new(Arc::clone(disk), Arc::clone(budget)));
         let table = read_table(metered.as_ref())?;
@@ -150,6 +157,7 @@ pub fn layout(disks: &[Arc<dyn Disk>], budget: &Arc<Budget>) -> kiln_disk::Resul
             found.add(place, Arc::new(part))?;
         }
         found.tables.push(table);
+        found.disks.push(metered);
     }
     let physical: Vec<Arc<dyn Disk>> = found
         .volumes

@@ -1,7 +1,12 @@
 //! The guest's part of `kiln inspect`.
 
-use kiln_disk::Limits;
+mod medium;
+
+use std::sync::Arc;
+
 use kiln_disk::partition::Scheme;
+use kiln_disk::{Disk, Limits};
+use kiln_format::{Choice, Image, Tolerance};
 use kiln_guest::facts::Depth;
 use kiln_guest::facts::windows::Windows;
 use kiln_guest::{GuestReport, Question};
@@ -11,7 +16,17 @@ use crate::output::{Printer, ShortSize};
 
 /// Looks at the guest of a file; nothing when its disk cannot be read.
 pub(super) fn of(input: &Input, source: &SourceArgs) -> Option<GuestReport> {
-    let disk = crate::commands::check::guest::open(input, source).ok()?;
+    look(crate::commands::check::guest::open(input, source).ok()?)
+}
+
+/// Looks at a file as the medium that it is.
+pub(super) fn of_medium(input: &Input, source: &SourceArgs) -> Option<GuestReport> {
+    let context = input.context(source, Tolerance::Damaged, Limits::INSPECT).ok()?;
+    let image = kiln_format::open(input.source(), Choice::AsRaw, &context).ok()?;
+    look(Arc::<dyn Image>::from(image)).filter(|report| report.media.is_some())
+}
+
+fn look(disk: Arc<dyn Disk>) -> Option<GuestReport> {
     let question = Question { depth: Depth::Full, limits: Limits::INSPECT, asked: Vec::new() };
     crate::guest_reader().look(&[disk], &question).ok().map(|look| look.report)
 }
@@ -28,6 +43,11 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
         row("system", format!("{} ({})", os.name, os.architecture.unwrap_or("unknown architecture")));
         row("host name", os.hostname.clone().unwrap_or_default());
         row("updates until", os.end_of_life.unwrap_or_default().to_owned());
+    }
+    if let Some(medium) = &report.media {
+        for (name, value) in medium::rows(medium) {
+            row(name, value);
+        }
     }
     for table in &report.tables {
         let scheme = scheme(table.scheme);
@@ -68,7 +88,10 @@ pub(crate) fn rows(report: &GuestReport) -> Vec<(String, String)> {
         (false, true, true) => "UEFI with stored variables only",
         (false, true, false) => "nothing that a firmware starts",
     };
-    row("boot", modes.to_owned());
+    // How a medium starts, its catalogue says.
+    if report.media.is_none() {
+        row("boot", modes.to_owned());
+    }
     row("loader", boot.loaders.join(", "));
     if let Some(windows) = &report.windows {
         for (name, value) in windows_rows(windows) {
