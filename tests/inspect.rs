@@ -100,3 +100,50 @@ fn a_fifo_and_a_directory_are_refused_without_waiting() {
         assert_eq!(ran.error()["code"], "source.kind", "{name}");
     }
 }
+
+/// A medium is no disk image; what it is, is said all the same.
+#[test]
+fn medium_is_described_with_the_system_on_it() {
+    let sandbox = Sandbox::new();
+    let write = |path: &str, bytes: &str| {
+        let path = sandbox.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    write(
+        "root/etc/os-release",
+        "ID=debian\nVERSION_ID=12\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
+    );
+    write("tree/.disk/info", "Debian GNU/Linux 12.5.0 \"Bookworm\" - Live amd64\n");
+    write("tree/boot.img", &"x".repeat(2048));
+    std::fs::create_dir(sandbox.path("tree/live")).unwrap();
+    let image = "tree/live/filesystem.squashfs";
+    sandbox.tool("mksquashfs", ["root", image, "-quiet", "-no-progress", "-comp", "xz"]);
+    let words = "-as mkisofs -quiet -R -V LIVE -b boot.img -no-emul-boot -boot-load-size 4 -o live.iso tree";
+    sandbox.tool("xorriso", words.split(' '));
+    let text = sandbox.kiln(["inspect", "live.iso"]).ok();
+    for line in [
+        "medium        Debian GNU/Linux 12.5.0 \"Bookworm\", a live system",
+        "label         \"LIVE\"",
+        "says          /.disk/info: Debian GNU/Linux 12.5.0 \"Bookworm\" - Live amd64",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}: {text}");
+    }
+    assert!(text.contains("BIOS, emulation: none, sector "), "{text}");
+    assert!(
+        text.contains(": squashfs (xz), ") && text.contains(", Debian GNU/Linux 12 (bookworm)"),
+        "{text}"
+    );
+    let json = sandbox.kiln(["inspect", "--json", "live.iso"]).exits(0).json("kiln.inspect.v1");
+    assert_eq!(json["kind"], "foreign");
+    let media = &json["guest"]["media"];
+    assert_eq!((&media["kind"], &media["volume"]["label"]), (&"live".into(), &"LIVE".into()));
+    assert_eq!(media["boot"][0]["load_sectors"], 4);
+    assert_eq!(media["images"][0]["release"]["version"], "12");
+    let json = sandbox.kiln(["inspect", "--json", "--no-guest", "live.iso"]).exits(0).json("kiln.inspect.v1");
+    assert!(json.get("guest").is_none());
+    // A disk has no medium.
+    sandbox.guest_disk("disk.raw");
+    let json = sandbox.kiln(["inspect", "--json", "disk.raw"]).exits(0).json("kiln.inspect.v1");
+    assert!(json["guest"].get("media").is_none());
+}

@@ -112,7 +112,8 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
     });
     if let Some(volume) = closed {
         let kind = &volume.probed.kind;
-        return hits.unknown(format!("the root may be on {kind} ({}), which is not read here", volume.place));
+        let place = &volume.place;
+        return hits.unknown(format!("the root may be on {kind} ({place}), which is not judged as a root"));
     }
     let partitions = case.report.tables.iter().flat_map(|table| &table.partitions);
     if let Some(other) = partitions.into_iter().find(|partition| is_of_another_system(partition.kind)) {
