@@ -1,11 +1,14 @@
 //! What is said of media: images as vendors lay them out, in small, made by xorriso and mksquashfs. And what is not
 //! said: no rule takes what lies on a medium for a system that starts.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use kiln_disk::{Budget, Disk, FileSource, Limits};
+use kiln_disk::{Budget, Disk, Extent, ExtentKind, FileSource, GuestOffset, Limits, check_range};
 use kiln_guest::facts::Depth;
 use kiln_guest::facts::media::{Medium, MediumKind};
 use kiln_guest::rules::{Impact, Options, PLACES, Verdict};
@@ -267,4 +270,87 @@ fn squashfs_is_no_root() {
         }
     }
     assert!(look(&disk).report.media.is_none());
+}
+
+/// A disk that counts what is read of it.
+struct Counted(Vec<u8>, AtomicU64);
+
+impl Disk for Counted {
+    fn disk_len(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> kiln_disk::Result<()> {
+        check_range(at, buf.len(), self.disk_len())?;
+        self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        buf.copy_from_slice(&self.0[at.get() as usize..][..buf.len()]);
+        Ok(())
+    }
+    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> kiln_disk::Result<Extent> {
+        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
+    }
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let step = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(step).take(len).collect()
+}
+
+#[test]
+fn of_a_large_medium_little_is_read() {
+    let fill = |tree: &Path| {
+        system(tree);
+        (0..20).for_each(|index| write(tree, &format!("usr/bin/{index}"), noise(1_500_000 + index)));
+    };
+    let root = squashed(fill, &["-no-duplicates"]);
+    assert!(root.len() > 28 << 20);
+    let bytes =
+        iso(&[(".disk/info", DEBIAN), ("live/filesystem.squashfs", &root), ("pool/x", &noise(9 << 20))], "");
+    let disk = Arc::new(Counted(bytes, AtomicU64::new(0)));
+    let disks: [Arc<dyn Disk>; 1] = [Arc::clone(&disk) as _];
+    let report = examine(&disks, &Arc::new(Budget::new(Limits::INSPECT)), Depth::Full).unwrap().report;
+    assert!(report.media.unwrap().images[0].release.is_some());
+    let read = disk.1.load(Ordering::Relaxed);
+    assert!(read < 2 << 20, "{read} of {}", disk.0.len());
+}
+
+#[test]
+fn mutants_of_a_medium_are_survived() {
+    let root = squashed(system, &["-comp", "zstd", "-noI"]);
+    let files: [(&str, &[u8]); 3] =
+        [(".disk/info", DEBIAN), ("live/filesystem.squashfs", &root), ("efi.img", &[7; 4096])];
+    let good = iso(&files, "-J -e efi.img -no-emul-boot -no-pad");
+    let inner = good.windows(4).position(|word| word == b"hsqs").unwrap();
+    let mut state = 0xabcd_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    let (mut media, mut released) = (0, 0);
+    for round in 0..400 {
+        let mut bytes = good.clone();
+        for _ in 0..1 + next() % 6 {
+            let at = match round % 3 {
+                0 => (32 << 10) + next() % (40 << 10),
+                1 => inner + next() % 96,
+                _ => inner + next() % root.len(),
+            };
+            bytes[at] = next() as u8;
+        }
+        let started = Instant::now();
+        let disk: Arc<dyn Disk> = Arc::new(Counted(bytes, AtomicU64::new(0)));
+        let examination = examine(&[disk], &Arc::new(Budget::new(Limits::INSPECT)), Depth::Full).unwrap();
+        for place in PLACES {
+            let judgement = judge(&examination, place, &Options::default());
+            assert!(!matches!(judgement.verdict, Verdict::Boots | Verdict::BootsWithWarnings));
+        }
+        assert!(examination.report.roots.is_empty());
+        media += u32::from(examination.report.media.is_some());
+        released += u32::from(examination.report.media.is_some_and(|medium| medium.name.is_some()));
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+    assert!(media > 300 && released > 200, "{media} {released}");
 }
