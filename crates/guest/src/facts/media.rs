@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 pub use self::images::{Release, SystemImage};
 pub use self::signs::Sign;
 use super::root::told;
+use crate::fs::FsError;
 use crate::fs::iso::Iso;
 use crate::fs::iso::volume::{BootImage, boot_images};
 use crate::fs::squashfs::Squashfs;
-use crate::fs::{FileSystem, FsError};
 use crate::tree::Tree;
 use crate::volume::{Content, Layout, Place};
 
@@ -246,23 +246,5 @@ fn name(medium: &mut Medium) {
     }
     if medium.kind == MediumKind::Unknown && !medium.images.is_empty() {
         medium.kind = MediumKind::Live;
-    }
-}
-
-impl<T: FileSystem + ?Sized> FileSystem for Arc<T> {
-    fn list(&self, path: &[u8]) -> crate::fs::Result<Vec<crate::fs::Entry>> {
-        self.as_ref().list(path)
-    }
-
-    fn stat(&self, path: &[u8]) -> crate::fs::Result<crate::fs::Stat> {
-        self.as_ref().stat(path)
-    }
-
-    fn read_link(&self, path: &[u8]) -> crate::fs::Result<Vec<u8>> {
-        self.as_ref().read_link(path)
-    }
-
-    fn read(&self, path: &[u8], at: u64, buf: &mut [u8]) -> crate::fs::Result<usize> {
-        self.as_ref().read(path, at, buf)
     }
 }

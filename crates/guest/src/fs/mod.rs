@@ -151,6 +151,32 @@ pub trait FileSystem {
     }
 }
 
+/// A file system that several look into.
+impl<T: FileSystem + ?Sized> FileSystem for Arc<T> {
+    fn list(&self, path: &[u8]) -> Result<Vec<Entry>> {
+        self.as_ref().list(path)
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat> {
+        self.as_ref().stat(path)
+    }
+
+    fn read_link(&self, path: &[u8]) -> Result<Vec<u8>> {
+        self.as_ref().read_link(path)
+    }
+
+    fn read(&self, path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {
+        self.as_ref().read(path, at, buf)
+    }
+    fn space(&self) -> Result<Option<Space>> {
+        self.as_ref().space()
+    }
+
+    fn describe(&self, probed: &mut Probed) -> Result<()> {
+        self.as_ref().describe(probed)
+    }
+}
+
 /// Which part of a file system is its root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Root {
