@@ -24,6 +24,8 @@ const MAX_MEMBERS: u64 = 500_000;
 const MAX_SEGMENTS: usize = 64;
 /// Text kept of one small file.
 const MAX_TEXT: u64 = 256 << 10;
+/// Names of programs and scripts that are kept.
+const MAX_NAMES: usize = 8192;
 /// Text kept of all of them.
 const MAX_TEXTS: u64 = 4 << 20;
 
@@ -78,6 +80,9 @@ pub struct Initramfs {
     /// Small files that other rules look into: path and text.
     #[serde(skip)]
     pub texts: Vec<(String, String)>,
+    /// Names of its files, without `usr/` in front; modules, firmware and what lies beside them are left out.
+    #[serde(skip)]
+    pub names: BTreeSet<String>,
     /// It has LVM's programs.
     pub has_lvm: bool,
     /// It has a script that activates the root's volume by name; without one LVM's udev rules do, once all physical
@@ -113,6 +118,7 @@ fn read_within(source: impl Read, unpacked: u64) -> Initramfs {
         releases: BTreeSet::new(),
         blacklist: BTreeSet::new(),
         texts: Vec::new(),
+        names: BTreeSet::new(),
         has_lvm: false,
         lvm_script: false,
         has_cryptsetup: false,
@@ -276,6 +282,12 @@ fn note_name(name: &str, found: &mut Initramfs) {
         && let Some((release, _)) = rest.split_once('/')
     {
         found.releases.insert(release.to_owned());
+    }
+    let short = name.strip_prefix("usr/").unwrap_or(name);
+    if found.names.len() < MAX_NAMES
+        && !["lib/modules/", "lib/firmware/"].iter().any(|dir| short.starts_with(dir))
+    {
+        found.names.insert(short.to_owned());
     }
     found.microcode |= name.starts_with("kernel/x86/microcode/");
     found.init |= name == "init";

@@ -401,6 +401,9 @@ pub(super) fn kernel(case: &Case<'_>, hits: &mut Hits) {
                     hits.add(format!("{} is damaged: {fault}", file.path), Seen::file(&file.path));
                 } else if !content.init {
                     hits.add(format!("{} holds no /init", file.path), Seen::file(&file.path));
+                } else if let Some(lack) = super::initramfs::lacks(case, kernel, content) {
+                    let what = format!("{} holds no {lack}, without which its /init stops", file.path);
+                    hits.add(what, Seen::file(&file.path));
                 } else if !content.releases.is_empty()
                     && !kernel.release.is_empty()
                     && !content.releases.contains(&kernel.release)

@@ -5,6 +5,7 @@ mod disk;
 mod drivers;
 mod hygiene;
 mod init;
+mod initramfs;
 mod login;
 mod meta;
 mod mounts;
