@@ -446,3 +446,30 @@ fn what_keeps_users_out_and_what_they_left_is_found() {
     alpine.write("etc/firewalld/zones/drop.xml", "<zone target=\"DROP\"><service name=\"ssh\"/></zone>\n");
     assert_eq!(found(&on_kvm(&alpine.whole_disk()), &["net.firewall"]), []);
 }
+
+/// A program of its own in the first sector, or in that of a partition, is a system that is not known, and no reason to
+/// say that nothing starts.
+#[test]
+fn code_of_an_unknown_system_is_not_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.raw");
+    let verdict = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(Flat(FileSource::open(&path).unwrap()));
+        let budget = Arc::new(Budget::new(Limits::INSPECT));
+        on_kvm(&examine(&[disk], &budget, Depth::Full).unwrap()).verdict
+    };
+    let mut disk = vec![0; 4 << 20];
+    disk[..200].fill(0x90);
+    assert_eq!(verdict(&disk), Verdict::WillNotBoot);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    assert_eq!(verdict(&disk), Verdict::Unknown);
+    // An active partition from sector 64 on, of 2 MiB: of a type that says nothing, with a boot sector of its own.
+    disk[446..462].copy_from_slice(&[0x80, 0, 0, 0, 0x99, 0, 0, 0, 64, 0, 0, 0, 0, 16, 0, 0]);
+    assert_eq!(verdict(&disk), Verdict::WillNotBoot);
+    disk[64 * 512..][..200].fill(0x91);
+    disk[64 * 512 + 510..][..2].copy_from_slice(&[0x55, 0xaa]);
+    assert_eq!(verdict(&disk), Verdict::Unknown);
+    disk[100..104].copy_from_slice(b"GRUB");
+    assert_eq!(verdict(&disk), Verdict::WillNotBoot);
+}

@@ -2,11 +2,12 @@
 
 use kiln_disk::partition::{GptCopy, GptFault, PartitionType, Scheme, TableFault, types};
 use kiln_disk::wire::le32;
+use kiln_disk::{Disk as _, GuestOffset};
 
 use super::{Case, Firmware, Hits, Impact};
 use crate::facts::media::{Medium, MediumKind};
 use crate::facts::{Seen, fault_words};
-use crate::volume::Content;
+use crate::volume::{Content, Volume};
 
 /// part.table
 pub(super) fn table(case: &Case<'_>, hits: &mut Hits) {
@@ -48,7 +49,10 @@ pub(super) fn table(case: &Case<'_>, hits: &mut Hits) {
                 format!("there is no partition table: {kind} covers the whole disk")
             }
         };
-        if content == Content::Empty || content == Content::Unknown || case.place.id == "tencent" {
+        if content == Content::Unknown && table.mbr.signed && table.mbr.has_code && table.mbr.loader.is_none()
+        {
+            hits.unknown("the first sector holds code of a program that is not known here");
+        } else if content == Content::Empty || content == Content::Unknown || case.place.id == "tencent" {
             hits.add(what, Seen::Disk { disk_byte: 0 });
         } else {
             hits.add_as(Impact::Advice, what, Seen::Disk { disk_byte: 0 });
@@ -94,6 +98,23 @@ fn is_of_another_system(kind: PartitionType) -> bool {
     }
 }
 
+/// A volume of unknown content that begins as a boot sector does: firmware, or a loader that asks no questions, starts it.
+fn starts_by_itself<'a>(case: &'a Case<'_>) -> Option<&'a Volume> {
+    let table = case.report.tables.first()?;
+    // Loaders that look for files find none there.
+    let by_files = matches!(table.mbr.loader, Some("grub2" | "grub-legacy" | "lilo"));
+    case.report.volumes.iter().find(|volume| {
+        let mut sector = [0; 512];
+        !by_files
+            && table.mbr.signed
+            && table.mbr.has_code
+            && volume.probed.content == Content::Unknown
+            && volume.disk.read_guest(GuestOffset::ZERO, &mut sector).is_ok()
+            && sector.ends_with(&[0x55, 0xaa])
+            && sector.iter().take(440).filter(|byte| **byte != 0).count() > 16
+    })
+}
+
 /// os.root
 pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
     if !case.report.roots.is_empty() {
@@ -134,6 +155,9 @@ pub(super) fn root(case: &Case<'_>, hits: &mut Hits) {
         .any(|group| group.volumes.iter().any(|volume| !volume.unsupported.is_empty()))
     {
         return hits.unknown("the root may be on a logical volume of a kind that is not read");
+    }
+    if let Some(volume) = starts_by_itself(case) {
+        return hits.unknown(format!("{} begins with code of a system that is not known here", volume.place));
     }
     let seen: Vec<&str> = case
         .report
