@@ -163,7 +163,7 @@ pub(super) static CASES: &[Case] = &[
         |disk| { disk.debugfs("symlink /etc/systemd/system/default.target /lib/systemd/system/rescue.target"); }),
     case!("udevd-masked", Bios, BAD, Some(("init.systemd", BAD, "/etc/systemd/system/systemd-udevd.service")), false,
         |disk| { disk.debugfs("symlink /etc/systemd/system/systemd-udevd.service /dev/null"); }),
-    case!("udevd-gone", Bios, BAD, Some(("init.systemd", BAD, "/usr/bin/udevadm")), false, |disk| { disk.debugfs("rm /usr/bin/udevadm"); }),
+    case!("udevd-gone", Bios, BAD, Some(("init.systemd", BAD, "/lib/systemd/systemd-udevd")), false, |disk| { disk.debugfs("rm /usr/bin/udevadm"); }),
     case!("mount-gone", Bios, BAD, Some(("init.systemd", BAD, "/bin/mount")), false, |disk| { disk.debugfs("rm /usr/bin/mount"); }),
     case!("shell-gone", Bios, GOOD, None, true, |disk| { disk.debugfs("rm /usr/bin/dash"); }),
     case!("journald-gone", Bios, GOOD, None, true, |disk| { disk.debugfs("rm /usr/lib/systemd/systemd-journald"); }),
