@@ -47,6 +47,8 @@ pub struct Case {
     /// The disk of the fixture `layouts` that is broken, with the first byte of the ext4 that is edited; the Debian disk
     /// where there is none.
     pub layout: Option<(&'static str, u64)>,
+    /// The architecture that the image is registered with.
+    pub label: Option<&'static str>,
 }
 
 /// A copy of the disk.
@@ -93,8 +95,13 @@ impl Copied {
 
     /// Runs commands of debugfs on the root, answers what it prints.
     pub fn debugfs(&self, commands: &str) -> String {
+        self.debugfs_at(self.root_at, commands)
+    }
+
+    /// Runs commands of debugfs on the ext4 that begins at a byte of the disk.
+    pub fn debugfs_at(&self, at: u64, commands: &str) -> String {
         let mut child = Command::new("debugfs")
-            .args(["-w", "-f", "-", &self.device()])
+            .args(["-w", "-f", "-", &format!("{}?offset={at}", self.disk.display())])
             .env("PATH", path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -318,7 +325,9 @@ pub fn run(case: &Case, kiln: &Path, fixture: &Path, dir: &Path, start: bool) ->
     (case.edit)(&copied);
     let firmware = if case.firmware == Firmware::Bios { "bios" } else { "uefi" };
     let output = Command::new(kiln)
-        .args(["check", "--json", "--for", case.target, "--firmware", firmware, text(&copied.disk)])
+        .args(["check", "--json", "--for", case.target, "--firmware", firmware])
+        .args(case.label.iter().flat_map(|label| ["--arch", label]))
+        .arg(&copied.disk)
         .output()
         .expect("kiln runs");
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -394,6 +403,7 @@ macro_rules! case {
             starts: $starts,
             sample: $sample,
             layout: None,
+            label: None,
         }
     };
 }

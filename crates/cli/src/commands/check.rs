@@ -153,7 +153,13 @@ pub(crate) fn run(args: &Args, session: &mut Session) -> Result<Answer> {
     };
     let readable = judgement.format.is_some();
     let guest = match readable && !args.guest.asked.is_empty() {
-        true => Some(args.guest.judge(&input, &source, matches!(subject, Subject::Image(_)), session)?),
+        true => {
+            let image = match &subject {
+                Subject::Image(image) => Some(&**image),
+                Subject::File(_) => None,
+            };
+            Some(args.guest.judge(&input, &source, image, session)?)
+        }
         false => None,
     };
     let stored = match &subject {

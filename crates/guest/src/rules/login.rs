@@ -301,10 +301,30 @@ pub(super) fn supported(case: &Case<'_>, hits: &mut Hits) {
     }
 }
 
+/// An architecture as uname(2) spells it; clouds have words of their own.
+fn spelled(word: &str) -> String {
+    let word = word.to_ascii_lowercase();
+    match word.as_str() {
+        "amd64" | "x64" | "x86-64" => "x86_64".to_owned(),
+        "arm64" => "aarch64".to_owned(),
+        "x86" | "i486" | "i586" | "i686" => "i386".to_owned(),
+        _ => word,
+    }
+}
+
 /// os.arch
 pub(super) fn architecture(case: &Case<'_>, hits: &mut Hits) {
     let Some(os) = &case.report.os else { return };
     let Some(programs) = os.architecture else { return };
+    if let Some(label) = &case.options.architecture
+        && spelled(label) != spelled(programs)
+    {
+        hits.add_as(
+            Impact::RejectedAtImport,
+            format!("it is labelled {label}, and its programs are for {programs}"),
+            Seen::file(os.architecture_from.clone().unwrap_or_default()),
+        );
+    }
     for kernel in case.report.kernels.iter().filter(|kernel| super::boot::is_default(case, &kernel.path)) {
         let wide = |architecture: &str| {
             if architecture == "i386" { "x86_64".to_owned() } else { architecture.to_owned() }

@@ -238,6 +238,8 @@ pub struct Options {
     pub firmware: Option<Firmware>,
     /// Today, "YYYY-MM-DD", to tell what is past its end of life.
     pub today: Option<String>,
+    /// The architecture that the image is registered with, in the words of any cloud: "x86_64", "arm64".
+    pub architecture: Option<String>,
 }
 
 /// Judges a guest for a place.

@@ -17,6 +17,7 @@ macro_rules! case {
             starts: $starts,
             sample: false,
             layout: None,
+            label: None,
         }
     };
     ($name:literal, $firmware:ident, $verdict:expr, $finding:expr, $starts:literal, $layout:literal, $at:expr, $edit:expr) => {
@@ -51,6 +52,19 @@ fn words(disk: &Copied, words: &str) {
 
 fn root(disk: &Copied, root: &str) {
     disk.replace(GRUB, "root=UUID=6b696c6e-0000-4000-8000-000000000001", root);
+}
+
+/// First byte of the root's ext4 on the layout `lvm`: behind 1 MiB of the physical volume and 64 MiB of swap.
+const LVM_ROOT_AT: u64 = (325 + 1 + 64) << 20;
+
+/// A list of LVM's devices that was made on another machine.
+fn devices_file(disk: &Copied) {
+    let file = disk.disk.with_extension("devices");
+    let text = "VERSION=1.1.1\nIDTYPE=sys_wwid IDNAME=naa.600224804ef8 DEVNAME=/dev/sda3 PVID=0123456789abcdefghijABCDEFGHIJ01\n";
+    std::fs::write(&file, text).expect("a scratch file");
+    disk.debugfs_at(LVM_ROOT_AT, "mkdir /etc/lvm/devices\n");
+    disk.debugfs_at(LVM_ROOT_AT, &format!("write {} /etc/lvm/devices/system.devices\n", file.display()));
+    std::fs::remove_file(file).expect("the scratch file goes");
 }
 
 /// Overwrites 16 KiB in the middle of a file of the root.
@@ -215,6 +229,11 @@ pub(super) static CASES: &[Case] = &[
     // Other layouts.
     case!("lvm-wrong-group", Bios, BAD, Some(("boot.root-arg", BAD, "/boot/grub/grub.cfg:7")), false, "lvm", 69,
         |disk| disk.replace("/grub/grub.cfg", "debian--vg-root", "debian--old-root")),
+    case!("lvm-devices-file", Bios, WARN, Some(("lvm.devicesfile", ADVICE, "/etc/lvm/devices/system.devices:2")), true, "lvm", 69, devices_file),
+    Case {
+        label: Some("arm64"),
+        ..case!("wrong-architecture-label", Bios, BAD, Some(("os.arch", "rejected_at_import", SYSTEMD)), false, |_| {})
+    },
     case!("extlinux-no-active", Bios, BAD, Some(("boot.mode", BAD, "446")), false, "extlinux", 1, |disk| disk.poke(446, &[0])),
     case!("extlinux-no-default", Bios, BAD, Some(("boot.loader", BAD, "/boot/extlinux/extlinux.conf:2")), false, "extlinux", 1,
         |disk| disk.replace("/boot/extlinux/extlinux.conf", "DEFAULT linux", "DEFAULT debian")),

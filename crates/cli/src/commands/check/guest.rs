@@ -31,6 +31,9 @@ pub(crate) struct GuestArgs {
     /// Judge for this firmware only [default: whatever each place offers]
     #[arg(long, value_enum, value_name = "FIRMWARE", requires = "asked")]
     firmware: Option<FirmwareArg>,
+    /// Judge an image that is registered with this architecture [default: that of the image's record]
+    #[arg(long, value_name = "ARCH", requires = "asked")]
+    arch: Option<String>,
     /// Take this file for a further disk of the same machine (a volume group may need it)
     #[arg(long, value_name = "FILE", requires = "asked")]
     with_disk: Vec<PathBuf>,
@@ -79,7 +82,7 @@ impl GuestArgs {
         &self,
         input: &Input,
         source: &SourceArgs,
-        is_image: bool,
+        image: Option<&StoredImage>,
         session: &Session,
     ) -> Result<Answers> {
         let places = self.places()?;
@@ -97,8 +100,9 @@ impl GuestArgs {
                 FirmwareArg::Uefi => Firmware::Uefi,
             }),
             today: Some(today()),
+            architecture: self.arch.clone().or_else(|| image?.record.architecture.clone()),
         };
-        let recorded = (is_image && self.with_disk.is_empty()).then(|| everywhere(&severities));
+        let recorded = (image.is_some() && self.with_disk.is_empty()).then(|| everywhere(&severities));
         let is_recorded = recorded.is_some();
         let asked = [Asked { places, options }].into_iter().chain(recorded).collect();
         let look = crate::guest_reader().look(&disks, &question(asked)).about(&input.label)?;

@@ -15,10 +15,10 @@ pub(super) const OS_SUPPORTED: Rule = Rule {
 
 pub(super) const OS_ARCH: Rule = Rule {
     id: "os.arch",
-    inspects: "ELF and kernel headers",
-    summary: "kernel and programs are for different machines",
-    effect: "the kernel cannot run /sbin/init",
-    fix: "reinstall the kernel of the right architecture",
+    inspects: "ELF and kernel headers, and what the image is registered with",
+    summary: "kernel, programs and label are for different machines",
+    effect: "the kernel cannot run /sbin/init, or the image is refused for the machines that it is offered to",
+    fix: "reinstall the kernel of the right architecture, or register the image with the one that it has: kiln set IMAGE --arch ARCH",
     impact: Impact::WillNotBoot,
     tencent_error: None,
     run: login::architecture,
