@@ -190,10 +190,10 @@ pub(super) static CASES: &[Case] = &[
     case!("journal-inode-gone", Bios, BAD, Some(("fs.clean", BAD, "135266304")), false, |disk| { disk.debugfs("clri <8>"); }),
     case!("initramfs-without-shell", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, |disk| disk.without_in_initramfs(&["usr/bin/sh"])),
     case!("initramfs-without-script", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, |disk| disk.without_in_initramfs(&["scripts/local"])),
-    case!("initramfs-without-udev", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, |disk| disk.without_in_initramfs(&["bin/udevadm"])),
+    case!("initramfs-without-udev", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, |disk| disk.without_in_initramfs(&["usr/bin/udevadm", "usr/sbin/udevadm"])),
     case!("initramfs-without-run-init", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false, |disk| disk.without_in_initramfs(&["bin/run-init"])),
     case!("initramfs-without-loader", Bios, BAD, Some(("boot.kernel", BAD, "/boot/initrd.img-RELEASE")), false,
-        |disk| disk.without_in_initramfs(&["/ld-linux-x86-64.so.2"])),
+        |disk| disk.without_in_initramfs(&["lib64/ld-linux-x86-64.so.2", "gnu/ld-linux-x86-64.so.2"])),
     // fstab.
     case!("fstab-efi-dead", Bios, BAD, Some(("fstab.exist", BAD, "/etc/fstab:2")), false, |disk| disk.replace(FSTAB, "UUID=4B49-4C4E", "UUID=DEAD-BEEF")),
     case!("fstab-noauto", Bios, GOOD, Some(("fstab.exist", ADVICE, "/etc/fstab:3")), true, |disk| fstab(disk, "UUID=0badc0de-0000-4000-8000-000000000009 /data ext4 noauto 0 2")),
