@@ -5,30 +5,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_disk::{Budget, Disk, Extent, ExtentKind, GuestOffset, Limits, Result, check_range};
+use kiln_disk::{Budget, Disk, Extent, ExtentKind, GuestOffset, Limits, MemoryDisk, Result, check_range};
 use kiln_guest::facts::Depth;
 use kiln_guest::fs::{Entry, FileSystem, FsError, Kind, Root, Stat, open};
 use kiln_guest::rules::{Options, PLACES};
 use kiln_guest::tree::Tree;
 use kiln_guest::volume::{Content, probe};
 use kiln_guest::{examine, judge};
-
-struct Bytes(Vec<u8>);
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 /// A file system of links and files in memory.
 struct Links(Vec<(&'static str, Option<&'static str>)>);
@@ -128,7 +111,7 @@ fn limits() -> Limits {
 /// Looks at a disk in every way; nothing may panic or run on.
 fn survive(bytes: Vec<u8>) {
     let started = Instant::now();
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     let budget = Arc::new(Budget::new(limits()));
     if let Ok(examination) = examine(&[disk], &budget, Depth::Full) {
         for place in PLACES {
@@ -186,7 +169,7 @@ fn fat_chain_in_a_circle_is_damage() {
     let reserved = u16::from_le_bytes([bytes[14], bytes[15]]) as usize * 512;
     // Cluster 3 leads back to 2, where the file begins.
     bytes[reserved + 6..reserved + 8].copy_from_slice(&2_u16.to_le_bytes());
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     assert_eq!(probe(&disk).unwrap().content, Content::Fat);
     let fs = open(&disk, Content::Fat, &Root::Default).unwrap();
     let mut buf = vec![0; 100_000];
@@ -197,7 +180,7 @@ fn fat_chain_in_a_circle_is_damage() {
 #[test]
 fn exhausted_budget_is_an_error_with_its_code() {
     let bytes = made("mke2fs -q -t ext4 -F -d TREE IMAGE", 8);
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     let budget = Arc::new(Budget::new(Limits { metadata_bytes: 64 << 10, ..Limits::INSPECT }));
     let error = examine(&[disk], &budget, Depth::Full).err().map(|error| error.code());
     assert_eq!(error, Some("budget.metadata"));
@@ -375,7 +358,7 @@ fn ext_that_asks_for_memory_no_file_system_needs_is_refused() {
     for (at, value, expected) in cases {
         let mut bytes = good.clone();
         bytes[1024 + at..][..value.len()].copy_from_slice(value);
-        let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
         let answer = open(&disk, Content::Ext, &Root::Default).err().map(|error| error.to_string());
         assert_eq!(answer.unwrap_or_default(), expected, "{at:#x}");
     }

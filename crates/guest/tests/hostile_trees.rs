@@ -1,35 +1,17 @@
 //! File systems that contradict themselves, one field at a time: for each the exact answer, in bounded time.
 
-use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_disk::{Budget, Disk, Extent, ExtentKind, GuestOffset, Limits, Result, check_range};
+use kiln_disk::{Budget, Disk, Limits, MemoryDisk};
 use kiln_guest::examine;
 use kiln_guest::facts::Depth;
 use kiln_guest::fs::{Entry, FileSystem, FsError, Kind, Root, Stat, open};
 use kiln_guest::tree::Tree;
 use kiln_guest::volume::{Content, probe};
-
-struct Bytes(Vec<u8>);
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 fn run(program: &str, words: &[&str]) -> String {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
@@ -112,7 +94,7 @@ impl Ext {
         for (at, patch) in patches {
             bytes[*at..at + patch.len()].copy_from_slice(patch);
         }
-        open(&(Arc::new(Bytes(bytes)) as Arc<dyn Disk>), Content::Ext, &Root::Default).unwrap()
+        open(&(Arc::new(MemoryDisk::new(bytes)) as Arc<dyn Disk>), Content::Ext, &Root::Default).unwrap()
     }
 }
 
@@ -275,7 +257,7 @@ fn checksums_of_ext4_are_held_against_its_bytes() {
     let mut bytes = ext.bytes.clone();
     // Its label, inside the superblock's checksum.
     bytes[1024 + 0x78] ^= 1;
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     assert_eq!(outcome(|| open(&disk, Content::Ext, &Root::Default).map(|_| ())), "damaged");
 }
 
@@ -360,7 +342,7 @@ fn chains_and_directories_of_fat_that_are_circles_end() {
         for (at, patch) in patches {
             bytes[*at..at + patch.len()].copy_from_slice(patch);
         }
-        open(&(Arc::new(Bytes(bytes)) as Arc<dyn Disk>), Content::Fat, &Root::Default).unwrap()
+        open(&(Arc::new(MemoryDisk::new(bytes)) as Arc<dyn Disk>), Content::Fat, &Root::Default).unwrap()
     };
     let list = |fs: &dyn FileSystem| outcome(|| fs.list(b"/d").map(|names| names.len()));
     assert_eq!(list(opened(&[]).as_ref()), "1");
@@ -421,7 +403,7 @@ fn table_of_ntfs_that_lists_itself_is_read_once() {
             bytes.copy_within(fix..fix + 2, end);
         }
         assert!(used + len < 1000, "the record is full");
-        let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
         outcome(|| open(&disk, Content::Ntfs, &Root::Default)?.stat(b"/windows").map(|stat| stat.kind))
     };
     let own = 1_u64 << 48;
@@ -470,7 +452,7 @@ fn trees_of_btrfs_that_lead_to_themselves_are_damage() {
         bytes
     };
     let said = |bytes: Vec<u8>| {
-        let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
         outcome(|| open(&disk, Content::Btrfs, &Root::Default)?.list(b"/").map(|names| names.len()))
     };
     assert_eq!(said(good.clone()), "0");
@@ -511,7 +493,7 @@ fn directory_of_xfs_that_holds_itself_ends_with_the_path() {
     let sum = crc32c(&head);
     bytes[d + 100..d + 104].copy_from_slice(&sum.to_le_bytes());
     let fs = |bytes: Vec<u8>| {
-        open(&(Arc::new(Bytes(bytes)) as Arc<dyn Disk>), Content::Xfs, &Root::Default).unwrap()
+        open(&(Arc::new(MemoryDisk::new(bytes)) as Arc<dyn Disk>), Content::Xfs, &Root::Default).unwrap()
     };
     assert_eq!(outcome(|| fs(damaged).list(b"/d").map(|names| names.len())), "damaged");
     let mut tree = Tree::default();
@@ -564,7 +546,7 @@ fn links_of_every_kind_lead_to_no_file_of_the_host() {
             }
         }
         let started = processor_time();
-        let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
         assert_eq!(probe(&disk).unwrap().content, Content::Ext);
         let report = examine(&[disk], &Arc::new(Budget::new(Limits::INSPECT)), Depth::Full).unwrap().report;
         assert!(processor_time() - started < Duration::from_secs(10), "{name}");

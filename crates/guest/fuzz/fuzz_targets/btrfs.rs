@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use kiln_guest::volume::Content;
-use kiln_guest_fuzz::{Bytes, Seed, walk};
+use kiln_guest_fuzz::{Seed, walk};
 use libfuzzer_sys::fuzz_target;
 
 static SEED: LazyLock<Seed> = LazyLock::new(|| Seed::new(include_bytes!("../seeds/btrfs.img.gz")));
@@ -22,5 +22,5 @@ fuzz_target!(|input: &[u8]| {
         let sum = crc32c::crc32c(&node[32..]);
         node[..4].copy_from_slice(&sum.to_le_bytes());
     }
-    walk(&Bytes::disk(image), Content::Btrfs);
+    walk(image, Content::Btrfs);
 });

@@ -5,11 +5,11 @@
 use std::sync::LazyLock;
 
 use kiln_guest::volume::Content;
-use kiln_guest_fuzz::{Bytes, Seed, walk};
+use kiln_guest_fuzz::{Seed, walk};
 use libfuzzer_sys::fuzz_target;
 
 static SEED: LazyLock<Seed> = LazyLock::new(|| Seed::new(include_bytes!("../seeds/ext4.img.gz")));
 
 fuzz_target!(|input: &[u8]| {
-    walk(&Bytes::disk(SEED.changed(input)), Content::Ext);
+    walk(SEED.changed(input), Content::Ext);
 });

@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use kiln_disk::{Budget, Limits};
-use kiln_guest_fuzz::Bytes;
+use kiln_disk::{Budget, Disk, Limits, MemoryDisk};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let disk = Bytes::disk(bytes.to_vec());
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes.to_vec()));
     let limits = Limits { nodes: 1 << 20, metadata_bytes: 64 << 20, ..Limits::INSPECT };
     let budget = Arc::new(Budget::new(limits));
     if let Ok(examination) = kiln_guest::examine(&[disk], &budget, kiln_guest::facts::Depth::Full) {

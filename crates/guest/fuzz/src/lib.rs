@@ -1,40 +1,11 @@
-//! What the targets share: a disk in memory, small file systems to lay an input over, and a walk through a tree.
+//! What the targets share: small file systems to lay an input over, and a walk through a tree.
 
 use std::io::Read;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use kiln_disk::{Disk, Extent, ExtentKind, GuestOffset, Result, check_range};
+use kiln_disk::{Disk, MemoryDisk};
 use kiln_guest::fs::{FileSystem, Kind, Root, open};
 use kiln_guest::volume::Content;
-
-/// A disk in memory.
-pub struct Bytes(Vec<u8>);
-
-impl Bytes {
-    /// These bytes as a disk.
-    #[must_use]
-    pub fn disk(bytes: Vec<u8>) -> Arc<dyn Disk> {
-        Arc::new(Self(bytes))
-    }
-}
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 /// A small file system and where it is not empty: only there changes have an effect.
 pub struct Seed {
@@ -57,7 +28,8 @@ impl Seed {
         Self { image, used }
     }
 
-    /// The file system with changes: each three bytes of the input are which 16 bytes, which of them, and its value.
+    /// The file system with changes: of each four bytes of the input two say which 16 bytes, one which of them, one the
+    /// value.
     #[must_use]
     pub fn changed(&self, input: &[u8]) -> Vec<u8> {
         let mut image = self.image.clone();
@@ -71,10 +43,11 @@ impl Seed {
 }
 
 /// Opens a file system, lists it and reads the beginning of everything.
-pub fn walk(disk: &Arc<dyn Disk>, content: Content) {
-    let Ok(fs) = open(disk, content, &Root::Default) else { return };
+pub fn walk(bytes: Vec<u8>, content: Content) {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
+    let Ok(fs) = open(&disk, content, &Root::Default) else { return };
     let _ = fs.space();
-    if let Ok(mut probed) = kiln_guest::volume::probe(disk) {
+    if let Ok(mut probed) = kiln_guest::volume::probe(&disk) {
         let _ = fs.describe(&mut probed);
     }
     visit(fs.as_ref());

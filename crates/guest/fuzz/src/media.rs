@@ -2,35 +2,17 @@
 
 #![allow(dead_code, reason = "each target uses a part of it")]
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_disk::{Disk, Extent, ExtentKind, GuestOffset, Result, check_range};
+use kiln_disk::{Disk, MemoryDisk};
 use kiln_guest::fs::iso::Iso;
 use kiln_guest::fs::iso::volume::boot_images;
 use kiln_guest::fs::{FileSystem, Kind, Root, open};
 use kiln_guest::volume::Content;
 
-pub(crate) struct Bytes(pub(crate) Vec<u8>);
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
-
 pub(crate) fn opened(bytes: Vec<u8>, content: Content) -> kiln_guest::fs::Result<Box<dyn FileSystem>> {
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
     open(&disk, content, &Root::Default)
 }
 
@@ -62,7 +44,7 @@ pub(crate) fn walk(bytes: Vec<u8>, content: Content) -> usize {
 /// An ISO 9660 volume from its descriptors on: the 32 KiB in front of them are of no interest.
 pub(crate) fn iso(input: &[u8]) -> usize {
     let bytes = [&[0; 32 << 10][..], input].concat();
-    let disk: Arc<dyn Disk> = Arc::new(Bytes(bytes.clone()));
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes.clone()));
     if let Ok(iso) = Iso::open(&disk)
         && let Some(at) = iso.descriptors().catalogue
     {

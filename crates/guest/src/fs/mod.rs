@@ -168,6 +168,11 @@ impl<T: FileSystem + ?Sized> FileSystem for Arc<T> {
     fn read(&self, path: &[u8], at: u64, buf: &mut [u8]) -> Result<usize> {
         self.as_ref().read(path, at, buf)
     }
+
+    fn list_stat(&self, path: &[u8], limit: usize) -> Result<Vec<(Entry, Stat)>> {
+        self.as_ref().list_stat(path, limit)
+    }
+
     fn space(&self) -> Result<Option<Space>> {
         self.as_ref().space()
     }

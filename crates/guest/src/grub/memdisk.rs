@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use kiln_disk::{Disk, Extent, ExtentKind, GuestOffset, Result, check_range};
+use kiln_disk::{Disk, MemoryDisk};
 
 use crate::fs::{Entry, FileSystem, FsError, Kind, Root, Stat, open};
 use crate::tree::Tree;
@@ -20,35 +19,13 @@ pub(super) fn tree(bytes: Vec<u8>) -> Option<Tree> {
     let fs: Box<dyn FileSystem> = match Tar::of(&bytes) {
         Some(tar) => Box::new(tar),
         None => {
-            let disk: Arc<dyn Disk> = Arc::new(Memory(bytes));
+            let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(bytes));
             open(&disk, probe(&disk).ok()?.content, &Root::Default).ok()?
         }
     };
     let mut tree = Tree::default();
     tree.mount("/", 0, fs);
     Some(tree)
-}
-
-/// Bytes as a disk.
-struct Memory(Vec<u8>);
-
-impl Disk for Memory {
-    fn disk_len(&self) -> u64 {
-        u64::try_from(self.0.len()).unwrap_or(u64::MAX)
-    }
-
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let bytes = usize::try_from(at.get()).ok().and_then(|at| self.0.get(at..)?.get(..buf.len()));
-        buf.copy_from_slice(bytes.unwrap_or_default());
-        Ok(())
-    }
-
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        check_range(at, 1, self.disk_len())?;
-        let len = limit.min(NonZeroU64::new(self.disk_len().saturating_sub(at.get())).unwrap_or(limit));
-        Ok(Extent { start: at, len, kind: ExtentKind::Encoded })
-    }
 }
 
 /// The regular files of a tar, by path with a slash in front. Its directories are those that hold something.

@@ -17,36 +17,35 @@ const EXTENTS: u32 = 0x8_0000;
 /// `EXT4_EXT_MAGIC` of eh_magic.
 const EXTENT_MAGIC: u16 = 0xf30a;
 
-/// What is wrong with it; none where there is none, where it is on another device, and where it cannot be followed.
+/// Whether it is gone; not where there is none, where it is on another device, and where it cannot be followed.
 ///
 /// # Errors
 /// I/O, and a budget that is used up.
-pub(super) fn fault(disk: &dyn Disk, superblock: &[u8]) -> Result<Option<&'static str>> {
-    let Some(at) = inode_at(disk, superblock)? else { return Ok(None) };
+pub(super) fn is_gone(disk: &dyn Disk, superblock: &[u8]) -> Result<bool> {
+    let Some(at) = inode_at(disk, superblock)? else { return Ok(false) };
     let inode = read(disk, at, 128)?;
     // i_mode, i_links_count, i_flags, i_block.
     let words = (le16(&inode, 0), le16(&inode, 0x1a), le32(&inode, 0x20), inode.get(0x28..0x64));
-    let (Some(mode), Some(links), Some(flags), Some(blocks)) = words else { return Ok(None) };
+    let (Some(mode), Some(links), Some(flags), Some(blocks)) = words else { return Ok(false) };
     if mode & 0xf000 != 0x8000 || links == 0 {
-        return Ok(Some("the inode of its journal is no file"));
+        return Ok(true);
     }
     let block = match flags & EXTENTS != 0 {
         // eh_magic, eh_entries, eh_depth; ee_start_hi and ee_start_lo of the first extent.
         true if le16(blocks, 0) != Some(EXTENT_MAGIC) || le16(blocks, 2) == Some(0) => {
-            return Ok(Some("its journal has no blocks"));
+            return Ok(true);
         }
-        true if le16(blocks, 6) != Some(0) => return Ok(None),
+        true if le16(blocks, 6) != Some(0) => return Ok(false),
         true => {
             le32(blocks, 20).zip(le16(blocks, 18)).map(|(low, high)| u64::from(high) << 32 | u64::from(low))
         }
         false => le32(blocks, 0).map(u64::from),
     };
-    let Some((block, len)) = block.zip(block_len(superblock)) else { return Ok(None) };
+    let Some((block, len)) = block.zip(block_len(superblock)) else { return Ok(false) };
     // h_magic, h_blocktype.
     let head = read(disk, block.saturating_mul(len), 8)?;
-    let whole =
-        be32(&head, 0) == Some(MAGIC) && be32(&head, 4).is_some_and(|kind| SUPERBLOCKS.contains(&kind));
-    Ok((!whole).then_some("its journal does not begin as one"))
+    let (Some(magic), Some(kind)) = (be32(&head, 0), be32(&head, 4)) else { return Ok(false) };
+    Ok(magic != MAGIC || !SUPERBLOCKS.contains(&kind))
 }
 
 fn block_len(sb: &[u8]) -> Option<u64> {

@@ -178,7 +178,7 @@ pub fn probe(disk: &Arc<dyn Disk>) -> Result<Probed> {
                 Content::ExFat => found.label = foreign::exfat_label(disk.as_ref(), &head)?,
                 Content::Ext => {
                     let superblock = head.get(1024..2048).unwrap_or_default();
-                    if ext_journal::fault(disk.as_ref(), superblock)?.is_some() {
+                    if ext_journal::is_gone(disk.as_ref(), superblock)? {
                         found.state = Some(FsState::Damaged);
                     }
                 }

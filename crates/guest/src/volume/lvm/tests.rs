@@ -1,25 +1,9 @@
 //! LVM2 by its own tools: `pvcreate` and `vgcreate` need no device-mapper when the metadata is restored into files, so
 //! the text is written by hand here and the bytes around it by the specification; `pvck` of lvm2 agrees in the oracle.
 
+use kiln_disk::MemoryDisk;
+
 use super::*;
-
-/// A disk of bytes.
-struct Bytes(Vec<u8>);
-
-impl Disk for Bytes {
-    fn disk_len(&self) -> u64 {
-        self.0.len() as u64
-    }
-    fn read_guest(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        check_range(at, buf.len(), self.disk_len())?;
-        let at = at.get() as usize;
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
-        Ok(())
-    }
-    fn extent_at(&self, at: GuestOffset, limit: NonZeroU64) -> Result<Extent> {
-        Ok(Extent { start: at, len: limit, kind: ExtentKind::Encoded })
-    }
-}
 
 const IDS: [&str; 2] = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"];
 
@@ -57,7 +41,7 @@ fn physical(which: usize, text: &str, offset: u64) -> Arc<dyn Disk> {
         }
         disk[4096 + at] = byte;
     }
-    Arc::new(Bytes(disk))
+    Arc::new(MemoryDisk::new(disk))
 }
 
 fn text(volumes: &str) -> String {
@@ -166,7 +150,7 @@ fn rings_that_lie_hold_no_group() {
         good.read_guest(GuestOffset::ZERO, &mut bytes).unwrap();
         bytes[4096 + 40..4096 + 48].copy_from_slice(&offset.to_le_bytes());
         bytes[4096 + 48..4096 + 56].copy_from_slice(&size.to_le_bytes());
-        groups(&[Arc::new(Bytes(bytes)) as Arc<dyn Disk>]).unwrap().0.len()
+        groups(&[Arc::new(MemoryDisk::new(bytes)) as Arc<dyn Disk>]).unwrap().0.len()
     };
     let len = text.len() as u64;
     assert_eq!(with(512, len), 1);
